@@ -1,0 +1,23 @@
+"""The one exception that means: the input was wrong, not the program."""
+
+
+class InputError(ValueError):
+    """Bad input at a boundary: image, folder, checkpoint, parameter.
+
+    The message is one line that names the offending value and what is allowed. Commands print it
+    without a traceback and exit with status 2.
+    """
+
+
+def choose(value: str, allowed, what: str) -> str:
+    """Return ``value`` if it is one of ``allowed``, otherwise raise an `InputError` that lists them."""
+    if value not in allowed:
+        raise InputError(f"unknown {what} {value!r}; choose from {', '.join(map(str, sorted(allowed)))}")
+    return value
+
+
+def positive_integer(value, what: str) -> int:
+    """Return ``value`` as an int if it is an integer >= 1 (``True`` is not), otherwise raise `InputError`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
+        raise InputError(f"{what} must be an integer >= 1, got {value!r}")
+    return value.__index__()

@@ -1,0 +1,67 @@
+"""Read and write images: 8-bit RGB, (3, H, W) uint8 tensors."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from igconv.errors import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def read_image(path: str | Path, grey_as_rgb: bool = False) -> Tensor:
+    """An 8-bit RGB image as (3, H, W) uint8.
+
+    Args:
+        path: a file Pillow can decode.
+        grey_as_rgb: take an 8-bit grey image as RGB with equal colours, as the literature does with Set14's
+            ``bridge``; otherwise it is refused.
+
+    Raises:
+        InputError: not an image, truncated, or another pixel format (alpha, palette, 16 bit, CMYK).
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no image at {path}")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            mode, pixels = image.mode, np.array(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read {path}: not an image or damaged ({error})") from None
+    if mode == "L" and grey_as_rgb:
+        pixels = np.stack([pixels] * 3, axis=-1)
+    elif mode != "RGB":
+        raise InputError(f"{path} is a {mode} image; 8-bit RGB is needed (convert it, without alpha or 16-bit values)")
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def write_image(image: Tensor, path: str | Path) -> None:
+    """Write a float RGB image in [0, 1] (clamped, rounded) or a uint8 one, (3, H, W), in the format of the suffix.
+
+    The file appears under its name only when it is complete.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"cannot write {path}: choose one of {', '.join(SUFFIXES)}")
+    if image.dtype != torch.uint8:
+        image = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_float(image: Tensor) -> Tensor:
+    """uint8 (..., H, W) -> float32 in [0, 1]."""
+    return image.float().div(255)

@@ -1,0 +1,162 @@
+"""SuperResolver: encoder + upsampler (+ sampler), one composition for every pair of the paper."""
+
+import copy
+import inspect
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from igconv.encoders import ENCODERS
+from igconv.errors import InputError, choose, positive_integer
+from igconv.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
+
+UPSAMPLERS = ("spconv", "spconv+", "igconv", "igconv+")
+IGCONV_OPTIONS = ("kernel_size", "hidden_dim", "num_layers", "max_scale", "dihedral", "igsample",
+                  "sample_hidden_dim", "sample_num_layers")  # fmt: skip
+
+
+class Affine(nn.Module):
+    """Per-colour ``x * factor + shift`` with constants that are not trained and not stored in checkpoints."""
+
+    def __init__(self, factor: float, shift: Sequence[float]):
+        super().__init__()
+        self.factor = factor
+        self.register_buffer("shift", torch.tensor(shift, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor + self.shift
+
+
+class SuperResolver(nn.Module):
+    """sr = post(upsampler(f, r)) + sampler(x, f, r),  f = encoder(pre(x)),  x = pad(lr); cropped to (r H, r W).
+
+    Args:
+        encoder: ``nn.Module`` (B, 3, H, W) -> (B, C, H, W); see `igconv.encoders` for its optional attributes.
+        upsampler: called as (features, scale) -> (B, 3, r H, r W), with ``instantiate(scale)``.
+        sampler: called as (lr, features, scale) -> (B, 3, r H, r W), added to the upsampler's image; or None.
+        pre, post: normalisation of the encoder's input and of the upsampler's output.
+
+    ``model(lr, scale)`` takes float RGB (B, 3, H, W) in [0, 1] and returns float32 (B, 3, r H, r W), not clamped.
+    """
+
+    def __init__(self, encoder, upsampler, sampler=None, pre: nn.Module | None = None, post: nn.Module | None = None):
+        super().__init__()
+        self.encoder, self.upsampler, self.sampler = encoder, upsampler, sampler
+        self.pre, self.post = pre or nn.Identity(), post or nn.Identity()
+        self.config: dict | None = None  # arguments of build_model; what a checkpoint needs to rebuild the model
+
+    def encode(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """(padded lr, features of it). Padding is the encoder's wish; most have none."""
+        if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point():
+            raise InputError(f"expected a float image batch (B, 3, H, W), got {tuple(lr.shape)} of {lr.dtype}")
+        multiple = getattr(self.encoder, "pad_to", 1)
+        bottom, right = -lr.shape[-2] % multiple, -lr.shape[-1] % multiple
+        x = F.pad(lr, (0, right, 0, bottom), mode=getattr(self.encoder, "pad_mode", "reflect")) if bottom or right else lr
+        return x, self.encoder(self.pre(x))
+
+    def multi_scale(self, lr: Tensor, scales: Sequence[int]) -> list[Tensor]:
+        """Upscale equal consecutive parts of a batch, part i by ``scales[i]``: one encoder pass for all of them.
+
+        Parts that share a scale are upscaled together, so a kernel bank is made once per distinct scale.
+
+        Returns: one (B / n, 3, r H, r W) image batch per scale, in the order given.
+        """
+        scales = [positive_integer(s, "scale") for s in scales]
+        if not scales or lr.shape[0] % len(scales):
+            raise InputError(f"a batch of {lr.shape[0]} cannot be split evenly over {len(scales)} scales")
+        x, features = self.encode(lr)
+        xs, fs = x.chunk(len(scales)), features.chunk(len(scales))
+        images: list[Tensor | None] = [None] * len(scales)
+        for scale in dict.fromkeys(scales):
+            parts = [i for i, s in enumerate(scales) if s == scale]
+            sr = self._decode(torch.cat([xs[i] for i in parts]), torch.cat([fs[i] for i in parts]), scale)
+            for i, image in zip(parts, sr.chunk(len(parts)), strict=True):
+                images[i] = image[..., : lr.shape[-2] * scale, : lr.shape[-1] * scale]
+        return images
+
+    def forward(self, lr: Tensor, scale: int) -> Tensor:
+        return self.multi_scale(lr, [scale])[0]
+
+    def _decode(self, x: Tensor, features: Tensor, scale: int) -> Tensor:
+        sr = self.post(self.upsampler(features, scale)).float()
+        return sr if self.sampler is None else sr + self.sampler(x, features, scale)
+
+    def instantiate(self, scale: int) -> "FixedScale":
+        """A new module (lr) -> sr for one scale: generated kernels become stored convolutions. Shares no weights."""
+        return FixedScale(self, positive_integer(scale, "scale"))
+
+
+class FixedScale(SuperResolver):
+    """A `SuperResolver` frozen to one scale, called as (lr) -> sr. Made by `SuperResolver.instantiate`."""
+
+    def __init__(self, model: SuperResolver, scale: int):
+        sampler = None if model.sampler is None else model.sampler.instantiate(scale)
+        super().__init__(copy.deepcopy(model.encoder), model.upsampler.instantiate(scale), sampler,
+                         copy.deepcopy(model.pre), copy.deepcopy(model.post))  # fmt: skip
+        self.scale = scale
+        self.train(model.training)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return super().forward(lr, self.scale)
+
+    def _decode(self, x: Tensor, features: Tensor, scale: int) -> Tensor:
+        sr = self.post(self.upsampler(features)).float()
+        return sr if self.sampler is None else sr + self.sampler(x, features)
+
+
+def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[int], **options) -> SuperResolver:
+    """Compose a model.
+
+    Args:
+        encoder: a name in `igconv.encoders.ENCODERS`, or a module with ``out_channels``.
+        upsampler: "spconv", "spconv+", "igconv" or "igconv+". "igconv+" is "igconv" with ``dihedral=True`` and
+            ``igsample=True``, which either of them may be given to change.
+        scales: the factors to be trained. Fixed heads exist for these; IGConv takes any other one as well.
+        options: of the encoder (for EDSR channels, blocks, res_scale, img_range, mean; for SMFANet channels,
+            blocks, ffn_scale); of SPConv+ ``width``; of IGConv kernel_size, hidden_dim (256), num_layers (4),
+            max_scale (4), dihedral, igsample, and for IGSample sample_hidden_dim and sample_num_layers (half of
+            IGConv's).
+
+    Raises:
+        InputError: an unknown name or option, or a scale that is not a positive integer.
+    """
+    choose(upsampler, UPSAMPLERS, "upsampler")
+    scales = tuple(positive_integer(s, "scale") for s in scales)
+    config = dict(encoder=encoder, upsampler=upsampler, scales=list(scales), **options)
+    if isinstance(encoder, str):
+        choose(encoder, ENCODERS, "encoder")
+        constructor, preset = ENCODERS[encoder]
+        known = tuple(inspect.signature(constructor).parameters)
+        module = constructor(**{**preset, **{k: options.pop(k) for k in known if k in options}})
+    else:
+        module, known, config = encoder, (), None
+    channels = getattr(module, "out_channels", None)
+    if channels is None:
+        raise InputError("an encoder module needs the attribute out_channels, the number of its feature channels")
+
+    own = {"spconv": (), "spconv+": ("width",)}.get(upsampler, IGCONV_OPTIONS)
+    for name in options:
+        choose(name, (*known, *own), f"option of {encoder if isinstance(encoder, str) else 'this encoder'} with {upsampler}")
+    sampler = None
+    if upsampler == "spconv":
+        head: nn.Module = SPConv(channels, scales)
+    elif upsampler == "spconv+":
+        head = SPConvPlus(channels, scales, **options)
+    else:
+        plus = upsampler == "igconv+"
+        o = dict(kernel_size=3, hidden_dim=256, num_layers=4, max_scale=4, dihedral=plus, igsample=plus) | options
+        head = IGConv(channels, o["kernel_size"], o["hidden_dim"], o["num_layers"], o["dihedral"], o["max_scale"])
+        if o["igsample"]:
+            hidden = o.get("sample_hidden_dim", o["hidden_dim"] // 2)
+            layers = o.get("sample_num_layers", max(1, o["num_layers"] // 2))
+            sampler = IGSample(channels, o["kernel_size"], hidden, layers, o["dihedral"], o["max_scale"])
+
+    pre = post = None
+    if hasattr(module, "mean"):
+        low, span = module.mean, module.img_range
+        pre, post = Affine(span, [-m * span for m in low]), Affine(1 / span, low)
+    model = SuperResolver(module, head, sampler, pre, post)
+    model.config = config
+    return model
