@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from igconv.errors import InputError
+from igconv.files import write
 from igconv.model import SuperResolver, build_model
 
 
@@ -19,19 +19,12 @@ def save(model: SuperResolver, path: str | Path, dtype: torch.dtype = torch.floa
     The file appears under its name only when it is complete. Raises InputError for a model that `build_model`
     did not make from an encoder's name, because nothing could rebuild it.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialise
 
     if model.config is None:
         raise InputError("a model with an encoder of its own has no configuration to save; keep its state_dict")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(state, temporary, metadata={"igconv": json.dumps({"config": model.config, "meta": meta})})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write(path, serialise(state, metadata={"igconv": json.dumps({"config": model.config, "meta": meta})}))
 
 
 def load(path: str | Path) -> SuperResolver:

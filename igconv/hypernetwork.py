@@ -189,8 +189,10 @@ class HyperNetwork(nn.Module):
 def _same(parameters: list[Tensor], copies: list[Tensor]) -> bool:
     if len(parameters) != len(copies):
         return False
-    pairs = list(zip(parameters, copies, strict=True))
-    return all(p.device == c.device and p.dtype == c.dtype for p, c in pairs) and all(torch.equal(p, c) for p, c in pairs)
+    return all(
+        p.device == c.device and p.dtype == c.dtype and torch.equal(p, c)
+        for p, c in zip(parameters, copies, strict=True)
+    )
 
 
 def conv_subpixels(features: Tensor, bank: Tensor) -> Tensor:

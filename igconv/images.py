@@ -1,6 +1,6 @@
 """Read and write images: 8-bit RGB, (3, H, W) uint8 tensors."""
 
-import os
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from igconv.errors import InputError
+from igconv.files import write
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -53,13 +54,10 @@ def write_image(image: Tensor, path: str | Path) -> None:
         raise InputError(f"cannot write {path}: choose one of {', '.join(SUFFIXES)}")
     if image.dtype != torch.uint8:
         image = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    encoded = io.BytesIO()
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(encoded, format=kind)
+    write(path, encoded.getvalue())
 
 
 def to_float(image: Tensor) -> Tensor:

@@ -53,8 +53,9 @@ class SuperResolver(nn.Module):
             raise InputError(f"expected a float image batch (B, 3, H, W), got {tuple(lr.shape)} of {lr.dtype}")
         multiple = getattr(self.encoder, "pad_to", 1)
         bottom, right = -lr.shape[-2] % multiple, -lr.shape[-1] % multiple
-        x = F.pad(lr, (0, right, 0, bottom), mode=getattr(self.encoder, "pad_mode", "reflect")) if bottom or right else lr
-        return x, self.encoder(self.pre(x))
+        if bottom or right:
+            lr = F.pad(lr, (0, right, 0, bottom), mode=getattr(self.encoder, "pad_mode", "reflect"))
+        return lr, self.encoder(self.pre(lr))
 
     def multi_scale(self, lr: Tensor, scales: Sequence[int]) -> list[Tensor]:
         """Upscale equal consecutive parts of a batch, part i by ``scales[i]``: one encoder pass for all of them.
@@ -138,7 +139,7 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
 
     own = {"spconv": (), "spconv+": ("width",)}.get(upsampler, IGCONV_OPTIONS)
     for name in options:
-        choose(name, (*known, *own), f"option of {encoder if isinstance(encoder, str) else 'this encoder'} with {upsampler}")
+        choose(name, (*known, *own), f"option of {encoder} with {upsampler}")
     sampler = None
     if upsampler == "spconv":
         head: nn.Module = SPConv(channels, scales)

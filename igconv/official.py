@@ -138,8 +138,8 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], kind: str) -> None:
         raise InputError(f"the checkpoint does not fit {kind}: missing {missing[:5]}, additional {additional[:5]}")
     fitted = {}
     for key, value in state.items():
-        # 1x1 convolutions of the authors are linear maps here.
-        fitted[key] = value.flatten(1) if value.ndim == 4 and value.shape[2:] == (1, 1) and own[key].ndim == 2 else value
+        is_linear = own[key].ndim == 2 and value.ndim == 4 and value.shape[2:] == (1, 1)
+        fitted[key] = value.flatten(1) if is_linear else value
         if fitted[key].shape != own[key].shape:
             raise InputError(f"{key} of {kind} has shape {tuple(value.shape)}, expected {tuple(own[key].shape)}")
     with torch.no_grad():

@@ -105,7 +105,8 @@ class IGConv(nn.Module):
 
     def __init__(self, channels, kernel_size=3, hidden_dim=256, num_layers=4, dihedral=False, max_scale=4):
         super().__init__()
-        self.hyper = HyperNetwork(channels, 3, kernel_size, hidden_dim, num_layers, dihedral=dihedral, max_scale=max_scale)
+        self.hyper = HyperNetwork(channels, 3, kernel_size, hidden_dim, num_layers,
+                                  dihedral=dihedral, max_scale=max_scale)  # fmt: skip
 
     def kernel_bank(self, scale: int) -> Tensor:
         """(3 r^2, C, k, k), ordered colour, sub-row, sub-column."""

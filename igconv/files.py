@@ -1,0 +1,59 @@
+"""Writing that is all or nothing, and locks that die with their process."""
+
+import fcntl
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from igconv.errors import InputError
+
+
+def write(path: str | Path, content: bytes | str) -> None:
+    """Write a whole file: readers see the old content or the new one, never a part.
+
+    Raises InputError with one line when the file system refuses (disk full, no permission, not a folder).
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+@contextmanager
+def exclusive(path: str | Path, wait: bool, who: str):
+    """Hold a lock file while the block runs. The system releases it when the process ends, however it ends.
+
+    Args:
+        path: the lock file; it stays, empty of meaning, when the lock is free.
+        wait: wait for the holder (after one line that says so), or raise InputError.
+        who: what is locked, for that line.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            if not wait:
+                raise InputError(f"{who} is in use by process {holder}; wait for it or end it") from None
+            print(f"{who} is in use by process {holder}; waiting until it ends", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file

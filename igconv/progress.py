@@ -1,0 +1,42 @@
+"""How far a long loop is: a bar for people, lines for logs."""
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+
+def follow(records: Iterable[dict], total: int, label: str) -> Iterator[dict]:
+    """Pass records (with ``step`` and ``loss``) on, and show how far they are.
+
+    A bar in a terminal and in JupyterLab; elsewhere, and where IGCONV_PROGRESS=lines says so (the driver does), a
+    line about every tenth of the way.
+    """
+    if os.environ.get("IGCONV_PROGRESS") != "lines" and (sys.stderr.isatty() or _in_notebook()):
+        from tqdm.auto import tqdm
+
+        with tqdm(total=total, desc=label, unit="step") as bar:
+            for record in records:
+                bar.update(record["step"] - bar.n)
+                bar.set_postfix(loss=f"{record['loss']:.4f}")
+                yield record
+        return
+    start, first, shown = time.monotonic(), None, 0.0
+    for record in records:
+        step = record["step"]
+        first = step if first is None else first
+        if step >= shown + total / 10 or step == total:
+            shown = step
+            rate = (step - first) / max(time.monotonic() - start, 1e-9)
+            left = f", {(total - step) / rate:.0f} s left" if rate and step < total else ""
+            print(f"{label}: step {step}/{total}, loss {record['loss']:.4f}{left}", flush=True)
+        yield record
+
+
+def _in_notebook() -> bool:
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    shell = get_ipython()
+    return shell is not None and shell.__class__.__name__ == "ZMQInteractiveShell"

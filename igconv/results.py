@@ -1,0 +1,94 @@
+"""Where results are, and tidy tables with provenance."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+
+from igconv.errors import InputError
+from igconv.files import write
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def root(profile: str) -> Path:
+    """Folder of a profile's results: ``results/<profile>``, or ``IGCONV_RESULTS/<profile>``."""
+    return Path(os.environ.get("IGCONV_RESULTS") or PROJECT / "results") / profile
+
+
+def run_folder(profile: str, run: str) -> Path:
+    return root(profile) / "runs" / run
+
+
+def rows_file(profile: str, run: str) -> Path:
+    return root(profile) / "rows" / f"{run}.csv"
+
+
+def analysis_file(profile: str, topic: str, name: str) -> Path:
+    return root(profile) / "analysis" / topic / f"{name}.csv"
+
+
+@cache
+def git_commit() -> str:
+    """Commit of the project, with "+changes" when the tree is not clean; "unknown" outside git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def device_name(device) -> str:
+    """Name of a torch device for people: the GPU's, or the processor's."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        return model[0].split(":", 1)[1].strip()
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def provenance(**facts) -> dict:
+    """Where numbers come from: commit, versions, time, and the facts given (config hash, data hash, seed, device)."""
+    versions = {}
+    for package in ("torch", "torchvision", "lightning-fabric", "scikit-image", "numpy", "pandas", "pillow"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "git_commit": git_commit(),
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": platform.python_version(),
+        "versions": versions,
+        **facts,
+    }
+
+
+def write_json(content: dict, path: Path) -> None:
+    write(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_table(table: pd.DataFrame, path: Path, **facts) -> None:
+    """A tidy CSV, and its provenance beside it as ``<name>.provenance.json``."""
+    write_json(provenance(**facts), path.with_suffix(".provenance.json"))
+    write(path, table.to_csv(index=False))
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV that an earlier notebook wrote. Raises InputError that names it when it is not there."""
+    if not Path(path).is_file():
+        raise InputError(f"{path} is missing; run the notebook that writes it first (./run_all.sh does)")
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
