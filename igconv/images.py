@@ -52,12 +52,15 @@ def write_image(image: Tensor, path: str | Path) -> None:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"cannot write {path}: choose one of {', '.join(SUFFIXES)}")
-    if image.dtype != torch.uint8:
-        image = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
     encoded = io.BytesIO()
     kind = Image.registered_extensions()[path.suffix.lower()]
-    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(encoded, format=kind)
+    Image.fromarray(to_bytes(image).permute(1, 2, 0).cpu().numpy()).save(encoded, format=kind)
     write(path, encoded.getvalue())
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    """Float image in [0, 1] (clamped, rounded) or uint8 -> uint8."""
+    return image if image.dtype == torch.uint8 else (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def to_float(image: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ Order of operations: clamp, quantise to bytes, drop the border, luma (16..235, n
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from igconv.errors import InputError
+from igconv.images import to_bytes
 
 
 def luma(image: Tensor, shave: int = 0) -> np.ndarray:
@@ -20,12 +20,10 @@ def luma(image: Tensor, shave: int = 0) -> np.ndarray:
         image = image[0]
     if image.ndim != 3 or image.shape[0] != 3:
         raise InputError(f"a metric needs one RGB image, got a tensor of shape {tuple(image.shape)}")
-    if image.dtype != torch.uint8:
-        image = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
     h, w = image.shape[-2:]
     if shave < 0 or min(h, w) <= 2 * shave:
         raise InputError(f"cannot shave {shave} pixels off an image of {w}x{h}")
-    pixels = image[:, shave : h - shave, shave : w - shave].permute(1, 2, 0).cpu().numpy()
+    pixels = to_bytes(image)[:, shave : h - shave, shave : w - shave].permute(1, 2, 0).cpu().numpy()
     return rgb2ycbcr(pixels)[..., 0]
 
 

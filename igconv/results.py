@@ -19,7 +19,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 def root(profile: str) -> Path:
     """Folder of a profile's results: ``results/<profile>``, or ``IGCONV_RESULTS/<profile>``."""
-    return Path(os.environ.get("IGCONV_RESULTS") or PROJECT / "results") / profile
+    return Path(os.environ.get("IGCONV_RESULTS") or PROJECT / "results").resolve() / profile
 
 
 def run_folder(profile: str, run: str) -> Path:

@@ -30,7 +30,7 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the last checkpoint is kept."""
 
 
-def train(run: Run, accelerator: str = "auto", devices: int = 1) -> Iterator[dict]:
+def train(run: Run, accelerator: str = "auto", devices: int = 1, wait: bool = False) -> Iterator[dict]:
     """Train a run and yield its records; the files of the run are complete when the iterator ends.
 
     A finished run yields its stored records and trains nothing; an interrupted one continues from its last
@@ -43,7 +43,8 @@ def train(run: Run, accelerator: str = "auto", devices: int = 1) -> Iterator[dic
         small crops of the test images, mean over scales; only for looking, nothing is chosen by it).
 
     Raises:
-        InputError: unusable data, settings or checkpoint, or the run is being trained by another process.
+        InputError: unusable data, settings or checkpoint, or another process is training this run (with ``wait``
+            the call waits for it instead, and then finds the run finished or resumes it).
         TrainingError: the loss is not finite.
     """
     try:  # imported here, because it takes seconds
@@ -58,7 +59,7 @@ def train(run: Run, accelerator: str = "auto", devices: int = 1) -> Iterator[dic
     if run.micro_batches % fabric.world_size:
         raise InputError(f"{fabric.world_size} devices cannot share {run.micro_batches} micro-batches evenly")
     folder = results.run_folder(run.profile, run.name)
-    with exclusive(folder / f".lock{fabric.global_rank}", wait=False, who=f"run {run.name}"):
+    with exclusive(folder / f".lock{fabric.global_rank}", wait=wait, who=f"run {run.name}"):
         yield from _train(run, fabric, folder)
 
 

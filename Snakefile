@@ -1,0 +1,101 @@
+# The order of the study: which notebook needs what, and what it leaves. Called by run_all.sh through igconv.driver.
+# Executed notebooks stand under `log:`, because Snakemake deletes the outputs of a failed job and keeps its logs.
+# A run's last.ckpt is not declared at all, so that a second try resumes from it.
+import sys
+
+from igconv import results, study
+
+PROFILE = config["profile"]
+ROOT = results.root(PROFILE)
+RUNS = study.runs(PROFILE)
+EXECUTE = f'"{sys.executable}" -m igconv.notebooks {{input.notebook:q}} {{log.notebook:q}} profile={PROFILE}'
+FIXED = [run.name for run in RUNS.values() if run.upsampler.startswith("spconv")]
+
+
+def notebook(name):
+    return ancient(workflow.basedir + f"/notebooks/{name}.ipynb")
+
+
+def executed(name):
+    return f"{ROOT}/notebooks/{name}.ipynb"
+
+
+def weights(names):
+    return [f"{ROOT}/runs/{name}/model.safetensors" for name in names]
+
+
+rule all:
+    input: f"{ROOT}/report/index.html"
+
+rule data:
+    input: notebook=notebook("00_data")
+    output: f"{ROOT}/analysis/data/degradation.csv", f"{ROOT}/analysis/data/images.csv"
+    log: notebook=executed("00_data")
+    shell: EXECUTE
+
+rule train:
+    input: notebook=notebook("01_train")
+    output:
+        f"{ROOT}/runs/{{run}}/model.safetensors",
+        f"{ROOT}/runs/{{run}}/record.csv",
+        f"{ROOT}/runs/{{run}}/config.json",
+        f"{ROOT}/runs/{{run}}/provenance.json",
+    log: notebook=executed("01_train-{run}")
+    wildcard_constraints: run="|".join(re.escape(name) for name in RUNS)
+    # A changed entry in the table of runs changes this hash, and the run is made again.
+    params: settings=lambda wildcards: RUNS[wildcards.run].config_hash()
+    # The longest first, so that no core waits at the end.
+    priority: 1
+    shell: EXECUTE + " run={wildcards.run}"
+
+rule evaluate:
+    input: weights(RUNS), notebook=notebook("02_evaluate")
+    output: [f"{ROOT}/rows/{name}.csv" for name in ["bicubic", *RUNS]]
+    log: notebook=executed("02_evaluate")
+    threads: workflow.cores
+    shell: EXECUTE
+
+rule similarity:
+    input: weights(RUNS), notebook=notebook("03_encoder_similarity")
+    output: f"{ROOT}/analysis/similarity/cka.csv"
+    log: notebook=executed("03_encoder_similarity")
+    shell: EXECUTE
+
+rule correlation:
+    input: weights(RUNS), notebook=notebook("04_spconv_correlation")
+    output: f"{ROOT}/analysis/correlation/correlation.csv"
+    log: notebook=executed("04_spconv_correlation")
+    shell: EXECUTE
+
+rule spectrum:
+    input: weights(RUNS), notebook=notebook("05_spectral_bias")
+    output: f"{ROOT}/analysis/spectrum/bands.csv"
+    log: notebook=executed("05_spectral_bias")
+    shell: EXECUTE
+
+rule efficiency:
+    input: weights(RUNS), notebook=notebook("06_efficiency")
+    output: f"{ROOT}/analysis/efficiency/upsamplers.csv"
+    log: notebook=executed("06_efficiency")
+    # It measures time, so nothing may run beside it.
+    threads: workflow.cores
+    shell: EXECUTE
+
+rule tables:
+    input:
+        rules.data.output, rules.evaluate.output, rules.similarity.output, rules.correlation.output,
+        rules.spectrum.output, rules.efficiency.output, notebook=notebook("07_tables")
+    output: f"{ROOT}/tables/main.csv", f"{ROOT}/tables/claims.csv"
+    log: notebook=executed("07_tables")
+    shell: EXECUTE
+
+rule figures:
+    input: rules.tables.output, notebook=notebook("08_figures")
+    output: f"{ROOT}/figures/psnr_gain.png"
+    log: notebook=executed("08_figures")
+    shell: EXECUTE
+
+rule report:
+    input: rules.figures.output
+    output: f"{ROOT}/report/index.html"
+    shell: f'"{sys.executable}" -m igconv.report {PROFILE}'

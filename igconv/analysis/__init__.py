@@ -1,0 +1,1 @@
+"""Analyses behind the paper's claims: encoder similarity, SPConv correlation, spectral bias, efficiency."""

@@ -1,0 +1,246 @@
+"""What it costs: latency, parameters, memory and FLOPs of upsamplers and models, kernel generation, training budget.
+
+Conventions: latency is the median over repeats after warm-up, CUDA events on a GPU and the wall clock on a CPU,
+batch 1, float32, no gradients, PyTorch's default precision settings. FLOPs count 2 per multiply-add of convolutions
+and matrix products (``torch.utils.flop_counter``; sampling and elementwise work is not counted). Peak memory is the
+largest sum of the inputs, the weights and the tensors that the forward holds at a time, in MiB: on a GPU by the
+caching allocator's counter (scratch space of the convolutions included), on a CPU by counting tensors (scratch space
+inside an operation unseen).
+IGConv in eval mode reuses its kernels; making them is measured apart (`generation_time`).
+
+Source of the set-up: the paper's Figure 1(a), 64 channels at 640x360, x2; the authors' ``test_direct_metrics``.
+"""
+
+import json
+import time
+import weakref
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from igconv import results
+from igconv.errors import positive_integer
+from igconv.study import Run
+from igconv.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
+
+MIB = 2**20
+COSTS = ("latency_ms", "latency_q25_ms", "latency_q75_ms", "repeats", "parameters", "peak_memory_mib", "flops",
+         "device", "threads")  # fmt: skip
+
+
+class Head(nn.Module):
+    """An upsampler with its optional sampler at one scale, called as (features[, lr]) -> image."""
+
+    def __init__(self, upsampler: nn.Module, sampler: nn.Module | None, scale: int | None):
+        super().__init__()
+        self.upsampler, self.sampler, self.scale = upsampler, sampler, scale
+
+    def forward(self, features: Tensor, lr: Tensor | None = None) -> Tensor:
+        scale = () if self.scale is None else (self.scale,)
+        image = self.upsampler(features, *scale)
+        return image if self.sampler is None else image + self.sampler(lr, features, *scale)
+
+
+def heads(channels: int = 64, scale: int = 2) -> dict[tuple[str, str], Head]:
+    """The paper's four upsamplers by (name, form), random weights.
+
+    Form "as trained" keeps the hyper-network (eval mode), "instantiated" has stored kernels. IGConv+ is IGConv with
+    dihedral averaging and IGSample.
+    """
+    found: dict[tuple[str, str], Head] = {}
+    for name, cls in (("SPConv", SPConv), ("SPConv+", SPConvPlus)):
+        found[name, "as trained"] = Head(cls(channels, (scale,)), None, scale)
+    for name, plus in (("IGConv", False), ("IGConv+", True)):
+        upsampler, sampler = IGConv(channels, dihedral=plus), IGSample(channels) if plus else None
+        found[name, "as trained"] = Head(upsampler, sampler, scale)
+        found[name, "instantiated"] = Head(upsampler.instantiate(scale), sampler and sampler.instantiate(scale), None)
+    return {key: head.eval() for key, head in found.items()}
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def flops(call: Callable[[], object]) -> int:
+    """Floating-point operations of a call, 2 per multiply-add of convolutions and matrix products."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def latencies(call: Callable[[], object], device="cpu", seconds: float = 1.5) -> list[float]:
+    """Milliseconds of repeated calls: at least 3, at most 100, as many as fit into ``seconds``.
+
+    A GPU is warmed up by 20 calls first, a CPU by none: call once before.
+    """
+    on_gpu, times = torch.device(device).type == "cuda", []
+    for _ in range(20 if on_gpu else 0):
+        call()
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or (time.perf_counter() < end and len(times) < 100):
+        if on_gpu:
+            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            call()
+            stop.record()
+            stop.synchronize()
+            times.append(start.elapsed_time(stop))
+        else:
+            start_s = time.perf_counter()
+            call()
+            times.append((time.perf_counter() - start_s) * 1000)
+    return times
+
+
+def allocated_peak(call: Callable[[], object], device="cpu") -> float:
+    """Largest number of bytes that a call holds in new tensors at a time, without what was there before."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+        return float(torch.cuda.max_memory_allocated() - before)
+    with _LiveTensors() as live:
+        call()
+    return float(live.peak)
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Counts bytes of storages that operations make, until they are freed. ``peak`` is the largest sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.peak, self.live, self.known = 0, 0, weakref.WeakSet()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        inputs = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        output = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if id(storage) not in inputs and storage not in self.known:  # views share the storage they look at
+                    self.known.add(storage)
+                    self.live += storage.nbytes()
+                    weakref.finalize(storage, self._free, storage.nbytes())
+        self.peak = max(self.peak, self.live)
+        return output
+
+    def _free(self, count: int) -> None:
+        self.live -= count
+
+
+@torch.no_grad()
+def cost(module: nn.Module, inputs: Sequence[Tensor | int], device="cpu", seconds: float = 1.5) -> dict:
+    """`COSTS` of ``module(*inputs)``; the first call, which may make kernels, is in none of them."""
+    module = module.to(device).eval()
+    inputs = [x.to(device) if isinstance(x, Tensor) else x for x in inputs]
+    call = lambda: module(*inputs)  # noqa: E731
+    call()
+    count: list[int] = []
+    peak = allocated_peak(lambda: count.append(flops(call)), device)
+    there = sum(t.numel() * t.element_size() for t in (*inputs, *module.parameters()) if isinstance(t, Tensor))
+    times = pd.Series(latencies(call, device, seconds))
+    return dict(
+        latency_ms=times.median(), latency_q25_ms=times.quantile(0.25), latency_q75_ms=times.quantile(0.75),
+        repeats=len(times), parameters=parameters(module), peak_memory_mib=(there + peak) / MIB, flops=count[0],
+        device=results.device_name(device), threads=torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def upsampler_costs(
+    height: int = 360, width: int = 640, channels: int = 64, scale: int = 2, device="cpu", seconds: float = 1.5
+) -> pd.DataFrame:
+    """The four upsamplers alone: upsampler, form, channels, scale, lr_height_px, lr_width_px and `COSTS`."""
+    lr, features = torch.rand(1, 3, height, width), torch.randn(1, channels, height, width)
+    facts = dict(channels=channels, scale=scale, lr_height_px=height, lr_width_px=width)
+    rows = []
+    for (name, form), head in heads(channels, positive_integer(scale, "scale")).items():
+        inputs = (features,) if head.sampler is None else (features, lr)
+        rows.append(dict(upsampler=name, form=form, **facts, **cost(head, inputs, device, seconds)))
+    return pd.DataFrame(rows)
+
+
+def model_costs(
+    models: dict[str, tuple[nn.Module, int]], height: int, width: int, device="cpu", seconds: float = 0.5
+) -> pd.DataFrame:
+    """Whole models, name -> (model, scale), as trained and instantiated, at one LR size.
+
+    Columns: model, form, scale, lr_height_px, lr_width_px, `COSTS`. Fixed heads are the same in both forms and
+    listed once.
+    """
+    rows = []
+    for name, (model, scale) in models.items():
+        lr, facts = torch.rand(1, 3, height, width), dict(scale=scale, lr_height_px=height, lr_width_px=width)
+        rows.append(dict(model=name, form="as trained", **facts, **cost(model, (lr, scale), device, seconds)))
+        if hasattr(model.upsampler, "kernel_bank"):
+            fixed = model.instantiate(scale)
+            rows.append(dict(model=name, form="instantiated", **facts, **cost(fixed, (lr,), device, seconds)))
+    return pd.DataFrame(rows, columns=["model", "form", "scale", "lr_height_px", "lr_width_px", *COSTS])
+
+
+@torch.no_grad()
+def generation_time(
+    upsampler: IGConv, scales: Sequence[int] = (2, 3, 4, 8, 16, 32), device="cpu", seconds: float = 0.5
+) -> pd.DataFrame:
+    """Time to make a kernel bank: scale, kernels (3 r^2 C), generation_ms (median), repeats, flops, device, threads."""
+    upsampler = upsampler.to(device).eval()
+    rows = []
+    for scale in scales:
+        call = lambda scale=scale: upsampler.hyper.generate(scale)  # noqa: E731
+        count = flops(call)
+        times = pd.Series(latencies(call, device, seconds))
+        rows.append(dict(scale=scale, kernels=3 * scale**2 * upsampler.hyper.in_channels, generation_ms=times.median(),
+                         repeats=len(times), flops=count, device=results.device_name(device),
+                         threads=torch.get_num_threads()))  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def training_budget(runs: Sequence[Run]) -> pd.DataFrame:
+    """What each finished run took: run, encoder, upsampler, variant, scales, seed, steps, images, training_seconds,
+    stored_parameters, device. Runs that were not made are left out."""
+    from igconv.checkpoints import read_weights
+
+    rows = []
+    for run in runs:
+        folder = results.run_folder(run.profile, run.name)
+        if not all((folder / name).is_file() for name in ("record.csv", "provenance.json", "model.safetensors")):
+            continue
+        record, facts = pd.read_csv(folder / "record.csv"), json.loads((folder / "provenance.json").read_text())
+        weights = read_weights(folder / "model.safetensors")
+        rows.append(dict(
+            run=run.name, encoder=run.encoder, upsampler=run.upsampler, variant=run.variant,
+            scales="-".join(map(str, run.scales)), seed=run.seed, steps=int(record.step.iloc[-1]),
+            images=int(record.step.iloc[-1]) * run.batch, training_seconds=float(record.seconds.iloc[-1]),
+            stored_parameters=sum(t.numel() for t in weights.values()), device=facts["device"],
+        ))  # fmt: skip
+    return pd.DataFrame(rows, columns=["run", "encoder", "upsampler", "variant", "scales", "seed", "steps", "images",
+                                       "training_seconds", "stored_parameters", "device"])  # fmt: skip
+
+
+def budget_summary(budget: pd.DataFrame) -> pd.DataFrame:
+    """Three fixed-scale models against one multi-scale model, rows of `training_budget` (of one variant each).
+
+    Sums over the fixed-scale runs of an encoder, upsampler, variant and seed that together cover all scales of the
+    multi-scale runs, which stay as they are. Columns: encoder, upsampler, variant, seed, models, scales, steps,
+    images, training_seconds, stored_parameters, device.
+    """
+    multi = budget[budget.scales.str.contains("-")]
+    wanted = set("-".join(multi.scales).split("-")) if len(multi) else set()
+    rows = []
+    for key, group in budget[~budget.scales.str.contains("-")].groupby(["encoder", "upsampler", "variant", "seed"]):
+        if wanted and wanted <= set(group.scales):
+            group = group[group.scales.isin(wanted)]
+            sums = group[["steps", "images", "training_seconds", "stored_parameters"]].sum().to_dict()
+            rows.append(dict(zip(("encoder", "upsampler", "variant", "seed"), key, strict=True), models=len(group),
+                             scales="-".join(sorted(wanted, key=int)), **sums,
+                             device=" / ".join(group.device.unique())))  # fmt: skip
+    table = pd.concat([pd.DataFrame(rows), multi.drop(columns="run").assign(models=1)], ignore_index=True)
+    return table.reindex(columns=["encoder", "upsampler", "variant", "seed", "models", "scales", "steps", "images",
+                                  "training_seconds", "stored_parameters", "device"])  # fmt: skip

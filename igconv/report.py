@@ -1,0 +1,101 @@
+"""The HTML report: an index page and the executed notebooks, readable without a network."""
+
+import base64
+import json
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from igconv import results, study
+from igconv.errors import InputError
+from igconv.files import write
+
+# Figure name -> caption, in the order of the page.
+FIGURES = {
+    "psnr_gain": "Gain over bicubic in PSNR-Y per scale and model. Bars are means, dots single images.",
+    "training_curves": "Training: loss of the patches (left) and PSNR of the averaged weights on validation crops.",
+    "ablation": "IGConv+ without one of its ingredients, minus the complete IGConv+, paired by image, with 95 % "
+    "bootstrap intervals. Below zero the ingredient helps.",
+    "cka_maps": "Similarity (unbiased linear CKA) of the encoders of models trained for different scales.",
+    "cka_depth": "The same along the depth, with randomly initialised encoders as control.",
+    "kernel_patterns": "What single channels paint into an output cell: SPConv per scale, and one IGConv at r = 2, 3, "
+    "4, 32.",
+    "correlation_bars": "Correlation of kernel patterns across scales, with the 95 % quantile under shuffling.",
+    "band_errors": "Error energy relative to the image's energy per radial frequency band. The dotted line is the "
+    "Nyquist frequency of the LR image.",
+    "efficiency_bars": "Cost of the upsampler alone on this machine, and the paper's figures for another machine.",
+    "generation_time": "Time to generate a kernel bank against the scale.",
+    "training_budget": "Training time and stored parameters: three fixed-scale models against one multi-scale model.",
+}
+TABLES = {
+    "main": "PSNR-Y in dB / SSIM, means over the test images.",
+    "claims": "The paper's claims against this study. Verdicts follow from rules, see igconv/tables.py.",
+    "fixed_vs_multi": "One model for all scales minus the fixed-scale model of the same scale, paired by image.",
+    "ablation": "Variants minus their reference, paired by image.",
+    "budget": "Training budget and stored parameters.",
+    "paper": "Gains over the fixed-scale model, beside the paper's (other budget, encoders and images: compare signs).",
+}
+EXTERNAL = re.compile(r"<(?:script|link)\b[^>]*\b(?:src|href)=[\"']https?:[^>]*>(?:\s*</script>)?", re.IGNORECASE)
+
+
+def notebook_html(path: Path) -> str:
+    """An executed notebook as one HTML page that loads nothing from elsewhere."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(template_name="lab", embed_images=True)
+    page, _ = exporter.from_notebook_node(nbformat.read(path, 4), resources={"metadata": {"name": path.stem}})
+    # The template asks for MathJax and RequireJS on the web; the notebooks use neither formulas nor widgets.
+    return EXTERNAL.sub("", page)
+
+
+def build(profile: str) -> Path:
+    """Write ``report/index.html`` and a page per executed notebook. Returns the path of the index."""
+    import jinja2
+
+    root = results.root(profile)
+    folder = root / "report"
+    pages = []
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        write(folder / f"{path.stem}.html", notebook_html(path))
+        pages.append(path.stem)
+    runs = study.runs(profile)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template("report.html.j2").render(
+        profile=profile,
+        runs=list(runs.values()),
+        provenance=[_provenance(profile, name) for name in runs],
+        made=results.provenance(),
+        tables={name: (caption, _table(root / "tables" / f"{name}.csv")) for name, caption in TABLES.items()},
+        figures={name: (caption, _picture(root / "figures" / f"{name}.png")) for name, caption in FIGURES.items()},
+        pages=pages,
+    )
+    write(folder / "index.html", page)
+    return folder / "index.html"
+
+
+def _provenance(profile: str, run: str) -> dict:
+    path = results.run_folder(profile, run) / "provenance.json"
+    return json.loads(path.read_text()) if path.is_file() else {"run": run, "device": "not run"}
+
+
+def _table(path: Path) -> str:
+    if not path.is_file():
+        return "<p>not run</p>"
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    return table.to_html(index=False, border=0, na_rep="", float_format=lambda v: f"{round(v, 3) + 0.0:.3f}")
+
+
+def _picture(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode() if path.is_file() else ""
+
+
+if __name__ == "__main__":
+    try:
+        print(f"< report: {build(*sys.argv[1:2])}", flush=True)
+    except InputError as error:
+        sys.exit(f"FAILED report: {error}")

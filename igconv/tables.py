@@ -1,0 +1,236 @@
+"""Evaluation rows -> the study's tables. Pure functions on data frames; nothing here is typed in.
+
+A row is one image at one scale (`igconv.evaluation.ROW`). Differences are paired by image and seed; seeds are
+averaged per image before the bootstrap over images.
+"""
+
+import numpy as np
+import pandas as pd
+
+from igconv import results
+from igconv.files import write as write_file
+from igconv.study import Run
+
+NOISE_DB = 0.05  # run-to-run noise of the field: what a difference from a single seed has to exceed
+INGREDIENTS = {"no_fft": "frequency loss", "no_igsample": "IGSample", "no_dihedral": "dihedral averaging",
+               "fft": "frequency loss", "igsample": "IGSample", "dihedral": "dihedral averaging"}  # fmt: skip
+PAPER_TABLES = ("table2_div2k", "table3_df2k", "table4_pretrain")
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over images per run, dataset and scale, with the gain over bicubic in dB."""
+    keys = ["run", "upsampler", "dataset", "scale"]
+    means = rows.groupby(keys, sort=False).agg(
+        images=("image", "count"), psnr_y_db=("psnr_y_db", "mean"), ssim_y=("ssim_y", "mean")
+    )
+    means = means.reset_index()
+    bicubic = means[means.run == "bicubic"].set_index(["dataset", "scale"]).psnr_y_db
+    means["gain_db"] = means.psnr_y_db - bicubic.reindex(pd.MultiIndex.from_frame(means[["dataset", "scale"]])).values
+    return means
+
+
+def wide(summarised: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Runs x (dataset, scale) of one column of a `summary`; cells of scales a run was not trained for are empty."""
+    table = summarised.pivot(index="run", columns=["dataset", "scale"], values=column)
+    return table.reindex(summarised.run.unique()).sort_index(axis=1)
+
+
+def gain(rows: pd.DataFrame, run: str, scale: int) -> pd.Series:
+    """PSNR-Y of a run minus bicubic's in dB, per image at one scale."""
+    at = rows[rows.scale == scale].set_index("image")
+    return (at[at.run == run].psnr_y_db - at[at.run == "bicubic"].psnr_y_db).rename("gain over bicubic in dB")
+
+
+def against_bicubic(summarised: pd.DataFrame) -> pd.DataFrame:
+    """Gain over bicubic per run and scale, mean over the sets."""
+    models = summarised[summarised.run != "bicubic"]
+    return models.groupby(["run", "scale"], sort=False).gain_db.mean().reset_index()
+
+
+def main(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
+    """One line per encoder, upsampler and variant: "PSNR / SSIM" per dataset and scale, mean over images and seeds.
+
+    Three fixed-scale networks share a line. Cells are "not run" where a run is planned and has no rows, "-" where
+    none is planned.
+    """
+    datasets = list(dict.fromkeys(name for run in runs.values() for name in run.test_sets))
+    scales = sorted({scale for run in runs.values() for scale in run.scales})
+    families: dict[tuple, list[Run]] = {}
+    for run in runs.values():
+        kind = "one per scale" if len(run.scales) == 1 else "one for all"
+        families.setdefault((run.encoder, f"{run.upsampler} {run.variant}".strip(), kind), []).append(run)
+    lines = []
+    if (rows.run == "bicubic").any():
+        families = {("", "bicubic", ""): [], **families}
+    for (encoder, model, networks), members in families.items():
+        line = {"encoder": encoder, "model": model, "networks": networks}
+        own = rows[rows.run.isin([run.name for run in members] or ["bicubic"])]
+        for dataset in datasets:
+            for scale in scales:
+                cell = own[(own.dataset == dataset) & (own.scale == scale)]
+                planned = model == "bicubic" or any(scale in run.scales for run in members)
+                line[f"{dataset} x{scale}"] = (
+                    f"{cell.psnr_y_db.mean():.2f} / {cell.ssim_y.mean():.4f}" if len(cell)
+                    else "not run" if planned else "-"
+                )  # fmt: skip
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def paired_difference(rows: pd.DataFrame, model: list[str], baseline: list[str], scale: int, draws: int = 2000) -> dict:
+    """Mean PSNR-Y difference model - baseline in dB at one scale, with a 95 % bootstrap interval over images.
+
+    Runs are paired by dataset, image and seed. Without a common pair every value is NaN and ``images`` is 0.
+    """
+    keys = ["dataset", "image", "seed"]
+    at = rows[rows.scale == scale]
+    left, right = (at[at.run.isin(names)][[*keys, "psnr_y_db"]] for names in (model, baseline))
+    pairs = left.merge(right, on=keys, suffixes=("_model", "_baseline"))
+    pairs["difference"] = pairs.psnr_y_db_model - pairs.psnr_y_db_baseline
+    if pairs.empty:
+        return dict(difference_db=np.nan, low_db=np.nan, high_db=np.nan, images=0, seeds=0)
+    values = pairs.groupby(["dataset", "image"]).difference.mean().to_numpy()
+    resampled = np.random.default_rng(0).choice(values, (draws, len(values))).mean(1)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return dict(difference_db=values.mean(), low_db=low, high_db=high, images=len(values), seeds=pairs.seed.nunique())
+
+
+def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
+    """IGConv and IGConv+ against the fixed-scale model of each scale, at equal steps."""
+    lines = []
+    for encoder in dict.fromkeys(run.encoder for run in runs.values()):
+        own = [run for run in runs.values() if run.encoder == encoder and not run.variant]
+        for upsampler in ("igconv", "igconv+"):
+            multi = [run.name for run in own if run.upsampler == upsampler]
+            for baseline in ("spconv", "spconv+"):
+                for scale in sorted({s for run in own if run.upsampler == baseline for s in run.scales}):
+                    fixed = [run.name for run in own if run.upsampler == baseline and run.scales == (scale,)]
+                    if multi and fixed:
+                        lines.append(dict(encoder=encoder, model=upsampler, baseline=baseline, scale=scale,
+                                          **paired_difference(rows, multi, fixed, scale)))  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def ablation(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
+    """Each variant with an ingredient added or left out against the run of equal steps that it differs from."""
+    lines = []
+    for variant in dict.fromkeys(run.variant for run in runs.values() if run.variant in INGREDIENTS):
+        changed = [run for run in runs.values() if run.variant == variant]
+        upsampler, encoder, steps = changed[0].upsampler, changed[0].encoder, changed[0].steps
+        reference = [
+            run.name for run in runs.values()
+            if (run.upsampler, run.encoder, run.steps) == (upsampler, encoder, steps) and run.variant not in INGREDIENTS
+        ]  # fmt: skip
+        for scale in changed[0].scales:
+            lines.append(dict(
+                encoder=encoder, model=f"{upsampler} {variant}", ingredient=INGREDIENTS[variant],
+                change="left out" if variant.startswith("no_") else "added", scale=scale,
+                **paired_difference(rows, [run.name for run in changed], reference, scale),
+            ))  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def _judge(low: float, high: float, target: float, seeds: int, value: float) -> str:
+    """Is the value above the target? The interval has to clear it, and a single seed the noise as well."""
+    if np.isnan(value):
+        return "not run"
+    if low > target and (seeds > 1 or value > target + NOISE_DB):
+        return "reproduced"
+    if high < target and (seeds > 1 or value < target - NOISE_DB):
+        return "differs"
+    return "undecided"
+
+
+def _judge_ratio(value: float, claimed: float, tolerance: float = 0.1) -> str:
+    """Is a cost ratio at most the claimed one (within the tolerance)? Between it and 1 it is "partly"."""
+    if np.isnan(value):
+        return "not run"
+    return "reproduced" if value <= claimed * (1 + tolerance) else "partly" if value < 1 else "differs"
+
+
+def claims(
+    difference: pd.DataFrame, ablation: pd.DataFrame, budget: pd.DataFrame, upsamplers: pd.DataFrame
+) -> pd.DataFrame:
+    """Each claim of the paper with our measure and a verdict by rule.
+
+    Args: `fixed_vs_multi`, `ablation`, and of `igconv.analysis.efficiency` ``budget_summary`` and
+    ``upsampler_costs``. Columns: claim, scale, verdict, value, low, high, unit, encoder, measure.
+
+    Verdicts: "reproduced" or "differs" when the 95 % interval over images clears the target (and a single seed the
+    noise of 0.05 dB), else "undecided"; for cost ratios "reproduced" up to 10 % above the claimed ratio, "partly"
+    below 1, else "differs"; "not run" without the runs.
+    """
+    lines = []
+    statements = {"igconv": ("equal PSNR with one model for all scales", -NOISE_DB),
+                  "igconv+": ("better PSNR than the fixed-scale model", 0.0)}  # fmt: skip
+    for row in difference[difference.baseline == "spconv"].itertuples():
+        claim, target = statements[row.model]
+        # "Equal" is a band around zero: the noise is in its target already.
+        seeds = 2 if row.model == "igconv" else row.seeds
+        lines.append(dict(claim=f"{row.model}: {claim}", measure=f"PSNR-Y minus {row.baseline}, equal steps per model",
+                          encoder=row.encoder, scale=f"x{row.scale}", value=row.difference_db, low=row.low_db,
+                          high=row.high_db, unit="dB",
+                          verdict=_judge(row.low_db, row.high_db, target, seeds, row.difference_db)))  # fmt: skip
+    for row in ablation.itertuples():
+        sign = -1 if row.change == "left out" else 1
+        low, high = sorted((sign * row.low_db, sign * row.high_db))
+        lines.append(dict(claim=f"{row.ingredient} helps", measure="PSNR-Y lost without it" if sign < 0 else f"PSNR-Y, ingredient {row.change}", encoder=row.encoder,
+                          scale=f"x{row.scale}", value=sign * row.difference_db, low=low, high=high, unit="dB",
+                          verdict=_judge(low, high, 0.0, row.seeds, sign * row.difference_db)))  # fmt: skip
+    lines += _cost_claims(budget, upsamplers)
+    columns = ["claim", "scale", "verdict", "value", "low", "high", "unit", "encoder", "measure"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def _cost_claims(budget: pd.DataFrame, upsamplers: pd.DataFrame) -> list[dict]:
+    lines = []
+    for encoder, group in budget[budget.variant.fillna("") == ""].groupby("encoder"):
+        means = group.groupby("upsampler")[["steps", "training_seconds", "stored_parameters"]].mean()
+        for model in ("igconv", "igconv+"):
+            for column, what in (("steps", "training steps"), ("training_seconds", "training time"),
+                                 ("stored_parameters", "stored parameters")):  # fmt: skip
+                known = {"spconv", model} <= set(means.index)
+                ratio = means.loc[model, column] / means.loc["spconv", column] if known else np.nan
+                lines.append(dict(claim=f"{model}: a third of the {what}", measure="one model / three SPConv models",
+                                  encoder=encoder, scale="x2, x3, x4", value=ratio, unit="ratio",
+                                  verdict=_judge_ratio(ratio, 1 / 3)))  # fmt: skip
+    stored = upsamplers[(upsamplers.form == "instantiated") | upsamplers.upsampler.isin(["SPConv", "SPConv+"])]
+    latency = stored.set_index("upsampler").latency_ms
+    for model, baseline in (("IGConv", "SPConv"), ("IGConv+", "SPConv+")):
+        ratio = latency[model] / latency[baseline]
+        lines.append(dict(claim=f"{model.lower()}: no slower than {baseline} after instantiation",
+                          measure="latency of the upsampler alone, ratio", encoder="", unit="ratio",
+                          scale=f"x{stored.scale.iloc[0]}", value=ratio, verdict=_judge_ratio(ratio, 1.0)))  # fmt: skip
+    return lines
+
+
+def published() -> pd.DataFrame:
+    """The paper's tables 2 to 4: encoder, upsampler, scale, dataset, psnr, ssim."""
+    return pd.concat([pd.read_csv(results.PROJECT / "data" / "paper" / f"{t}.csv") for t in PAPER_TABLES])
+
+
+def beside_paper(difference: pd.DataFrame) -> pd.DataFrame:
+    """PSNR gains of IGConv and IGConv+ over the fixed-scale model: this study's and the paper's, a line per encoder."""
+    lines = []
+    for row in difference.itertuples():
+        lines.append(dict(source="this study", encoder=row.encoder, baseline=row.baseline, model=row.model,
+                          scale=row.scale, difference_db=row.difference_db))  # fmt: skip
+    means = published().groupby(["encoder", "scale", "upsampler"], sort=False).psnr.mean().unstack()
+    for (encoder, scale), values in means.iterrows():
+        baseline = "SPConv+" if pd.notna(values.get("SPConv+")) else "SPConv"
+        for model in ("IGConv", "IGConv+"):
+            if pd.notna(values.get(model)):
+                lines.append(dict(source="paper", encoder=encoder, baseline=baseline.lower(), model=model.lower(),
+                                  scale=scale, difference_db=values[model] - values[baseline]))  # fmt: skip
+    table = pd.DataFrame(lines).pivot(
+        index=["source", "encoder", "baseline", "model"], columns="scale", values="difference_db"
+    )
+    table.columns = [f"x{scale} difference_db" for scale in table.columns]
+    return table.reset_index().sort_values(["model", "source"], ascending=[True, False], ignore_index=True)
+
+
+def write(profile: str, name: str, table: pd.DataFrame) -> None:
+    """``tables/<name>.csv`` with provenance and ``tables/<name>.md`` for people."""
+    path = results.root(profile) / "tables" / f"{name}.csv"
+    results.write_table(table, path, profile=profile)
+    write_file(path.with_suffix(".md"), table.to_markdown(index=False, floatfmt=".3f") + "\n")

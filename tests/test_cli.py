@@ -1,0 +1,107 @@
+"""The command igconv: what it prints, and one line with a status for what is wrong."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import igconv
+from igconv import cli, study
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = igconv.build_model("edsr_tiny", "igconv+", scales=(2, 3), hidden_dim=8, num_layers=1, channels=4, blocks=1)
+    igconv.save(model, path)
+    return path
+
+
+def photo(path, size=(20, 12), mode="RGB"):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).convert(
+        mode
+    ).save(path)
+    return path
+
+
+def test_upscale_writes_the_model_output(weights, tmp_path, capsys):
+    source, target = photo(tmp_path / "in.png"), tmp_path / "out.png"
+    assert cli.main(["upscale", str(source), "-o", str(target), "--weights", str(weights), "--scale", "3"]) == 0
+    assert "60x36 pixels" in capsys.readouterr().out
+    lr = torch.from_numpy(np.array(Image.open(source))).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        expected = (igconv.load(weights)(lr, 3)[0].clamp(0, 1) * 255).round().byte()
+    assert (torch.from_numpy(np.array(Image.open(target))).permute(2, 0, 1) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "message"),
+    [
+        (lambda p: photo(p / "in.png"), ["--scale", "0"], "scale must be an integer >= 1, got 0"),
+        (lambda p: photo(p / "in.png"), ["--scale", "-2"], "scale must be an integer >= 1, got -2"),
+        (lambda p: photo(p / "in.png", mode="L"), [], "is a L image; 8-bit RGB is needed"),
+        (lambda p: photo(p / "in.png", mode="RGBA"), [], "is a RGBA image"),
+        (lambda p: p / "in.png", [], "no image at"),
+        (lambda p: photo(p / "in.png"), ["--weights", "nothing.safetensors"], "no checkpoint at nothing.safetensors"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(weights, tmp_path, capsys, make, words, message):
+    source, target = make(tmp_path), tmp_path / "out.png"
+    words = words if "--weights" in words else [*words, "--weights", str(weights)]
+    assert cli.main(["upscale", str(source), "-o", str(target), *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "nosuch"], "unknown run of profile sample 'nosuch'"),
+        (["train", "x", "--profile", "nosuch"], "unknown profile 'nosuch'; choose from benchmark, paper, sample"),
+        (["evaluate", "edsr_tiny-igconv-s0"], "is not trained yet"),
+        (["data", "verify", "nosuch"], "unknown image set 'nosuch'"),
+    ],
+)
+def test_unknown_names_are_one_line(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path))
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_train_then_evaluate(tmp_path, monkeypatch, capsys):
+    """A run of two steps, from the command line to its rows."""
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path))
+    run = replace(study.get("smoke", "edsr_tiny-spconv-x2-s0"), steps=2)
+    monkeypatch.setattr(study, "get", lambda profile, name: run)
+    assert cli.main(["train", run.name, "--profile", "smoke", "--accelerator", "cpu"]) == 0
+    assert f"{run.name}: step 2/2" in capsys.readouterr().out
+    assert cli.main(["evaluate", run.name, "--profile", "smoke"]) == 0
+    assert "sample_test" in capsys.readouterr().out
+    assert (tmp_path / "smoke" / "rows" / f"{run.name}.csv").is_file()
+
+
+def test_data_lists_the_catalogue(capsys):
+    assert cli.main(["data", "list"]) == 0
+    assert "Set5" in capsys.readouterr().out
+
+
+def test_help_is_light():
+    """`igconv --help` imports neither torch nor the plotting libraries."""
+    code = """
+import sys
+from igconv import cli
+try:
+    cli.main(["--help"])
+except SystemExit:
+    print([m for m in ("torch", "matplotlib", "lightning_fabric", "skimage") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip().endswith("[]"), done.stdout[-300:] + done.stderr

@@ -1,0 +1,234 @@
+"""Rows: the schema, values against metrics by hand, when they are reused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from igconv import InputError, build_model, checkpoints, datasets, evaluation, metrics, resize, results, save
+from igconv.evaluation import ROW, evaluate_bicubic, evaluate_run, load_run, measure, validation_psnr
+
+
+@pytest.fixture
+def finished(tiny_run):
+    """``finished(run)``: give the run (random) weights as if it had been trained; returns the run."""
+
+    def store(run=tiny_run, seed: int = 0):
+        torch.manual_seed(seed)
+        model = build_model(run.encoder, run.upsampler, **run.model_options())
+        path = results.run_folder(run.profile, run.name) / "model.safetensors"
+        save(model, path, run=run.name, config_hash=run.config_hash())
+        return run
+
+    return store
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[str]:
+    """One entry per evaluation that really measured."""
+    calls, original = [], evaluation.measure
+    monkeypatch.setattr(evaluation, "measure", lambda *a, **k: calls.append("x") or original(*a, **k))
+    return calls
+
+
+def test_rows_have_the_schema_of_the_design(finished, tiny_run):
+    """Columns and their order, one row per image and scale, provenance beside."""
+    table = evaluate_run(finished())
+    assert tuple(table.columns) == ROW == (
+        "run", "encoder", "upsampler", "variant", "train_scales", "seed", "steps", "dataset", "image", "scale",
+        "psnr_y_db", "ssim_y", "seconds", "device", "weights_sha256", "settings_hash")  # fmt: skip
+    assert len(table) == 2 * 3
+    assert not table.duplicated(["dataset", "image", "scale"]).any()
+    assert set(table.dataset) == {"tiny_test"}
+    assert set(table.image) == {"t0", "t1"}
+    assert set(table.run) == {tiny_run.name}
+    assert set(table.scale) == {2, 3, 4}
+    path = results.rows_file(tiny_run.profile, tiny_run.name)
+    assert path.is_file()
+    assert path.with_suffix(".provenance.json").is_file()
+    weights = results.run_folder(tiny_run.profile, tiny_run.name) / "model.safetensors"
+    assert set(table.weights_sha256) == {checkpoints.sha256(weights)}
+
+
+def test_values_are_the_metrics(finished):
+    """LR by MATLAB's bicubic of the cropped HR, the model's image, PSNR and SSIM shaved by the scale."""
+    run = finished()
+    table, model = evaluate_run(run).set_index(["image", "scale"]), load_run(run)
+    for path in datasets.image_set("tiny_test").paths():
+        for scale in (2, 3, 4):
+            hr = resize.modcrop(evaluation.read_image(path), scale)
+            lr = resize.imresize(hr, 1 / scale, "matlab").float()[None] / 255
+            with torch.no_grad():
+                sr = model(lr, scale)
+            row = table.loc[(path.stem, scale)]
+            assert row.psnr_y_db == pytest.approx(metrics.psnr_y(sr, hr, scale), abs=1e-6)
+            assert row.ssim_y == pytest.approx(metrics.ssim_y(sr, hr, scale), abs=1e-8)
+
+
+def test_bicubic_rows(image_sets):
+    """Bicubic down and up, under its own name."""
+    table = evaluate_bicubic("smoke", ["tiny_test"], [2, 3])
+    assert tuple(table.columns) == ROW
+    assert set(table.run) == {"bicubic"}
+    row = table[(table.image == "t0") & (table.scale == 3)].iloc[0]
+    hr = resize.modcrop(evaluation.read_image(datasets.image_set("tiny_test").paths()[0]), 3)
+    sr = resize.imresize(resize.imresize(hr, 1 / 3, "matlab").float() / 255, 3, "matlab")
+    assert row.psnr_y_db == pytest.approx(metrics.psnr_y(sr, hr, 3), abs=1e-6)
+
+
+def test_bicubic_rows_follow_the_scales_asked_for(image_sets):
+    """Stored rows of other scales are not an answer."""
+    evaluate_bicubic("smoke", ["tiny_test"], [2])
+    assert set(evaluate_bicubic("smoke", ["tiny_test"], [2, 3, 4]).scale) == {2, 3, 4}
+
+
+def test_rows_are_reused(finished, measured):
+    """Nothing is measured twice; the same table comes back."""
+    run = finished()
+    first, second = evaluate_run(run), evaluate_run(run)
+    assert len(measured) == 1
+    pd.testing.assert_frame_equal(first, second)
+    evaluate_bicubic("smoke", ["tiny_test"], [2])
+    evaluate_bicubic("smoke", ["tiny_test"], [2])
+    assert len(measured) == 2
+
+
+def test_rows_end_with_the_weights(finished, measured):
+    """Trained again: measured again, and the old values are gone."""
+    run = finished()
+    first = evaluate_run(run)
+    finished(run, seed=1)
+    second = evaluate_run(run)
+    assert len(measured) == 2
+    assert not set(first.weights_sha256) & set(second.weights_sha256)
+    assert (first.psnr_y_db != second.psnr_y_db).all()
+
+
+def test_rows_end_with_the_test_images(finished, measured, image_sets, photograph, write_png):
+    """A changed image makes them stale."""
+    run = finished()
+    evaluate_run(run)
+    write_png(photograph(50, 63, 77), image_sets / "benchmarks" / "tiny" / "HR" / "t0.png")
+    evaluate_run(run)
+    assert len(measured) == 2
+
+
+def test_rows_end_with_the_settings(finished, measured, monkeypatch):
+    """So does a changed way of measuring."""
+    run = finished()
+    evaluate_run(run)
+    monkeypatch.setitem(evaluation.SETTINGS, "degradation", "pil")
+    evaluate_run(run)
+    assert len(measured) == 2
+
+
+@pytest.mark.parametrize("digest", ["012345678901", "12345e678901", "1234567890ab"])
+def test_hashes_stay_text(finished, measured, monkeypatch, digest):
+    """A hash that looks like a number is still that hash when it is read again."""
+    monkeypatch.setattr(evaluation, "settings_hash", lambda _: digest)
+    run = finished()
+    evaluate_run(run)
+    assert list(evaluate_run(run).settings_hash.unique()) == [digest]
+    assert len(measured) == 1
+
+
+def test_image_names_stay_text(finished, image_sets):
+    """DIV2K's "0801" and B100's "3096" are names, not numbers."""
+    folder = image_sets / "benchmarks" / "tiny" / "HR"
+    for path, stem in zip(sorted(folder.iterdir()), ("0801", "3096"), strict=True):
+        path.rename(folder / f"{stem}.png")
+    assert list(evaluate_run(finished()).image.unique()) == ["0801", "3096"]
+
+
+def test_train_scales_stay_text(finished, tiny_run):
+    """ "2" of a fixed-scale run and "2-3-4" have one type."""
+    fixed = replace(tiny_run, upsampler="spconv", scales=(2,), igsample=False, dihedral=False)
+    assert list(evaluate_run(finished(fixed)).train_scales.unique()) == ["2"]
+    assert list(evaluate_run(finished()).train_scales.unique()) == ["2-3-4"]
+
+
+def test_a_failed_write_leaves_no_rows(finished, monkeypatch, tiny_run):
+    """A full disk: one line, no half table."""
+    import os
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    run = finished()
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match="No space"):
+        evaluate_run(run)
+    assert not list(results.rows_file(tiny_run.profile, tiny_run.name).parent.iterdir())
+
+
+def test_untrained_run_is_named(tiny_run):
+    """And how to train it."""
+    with pytest.raises(InputError, match="not trained yet") as error:
+        load_run(tiny_run)
+    assert tiny_run.name in str(error.value)
+
+
+def test_run_of_other_settings_is_refused(finished, tiny_run):
+    """Weights under the same name, trained otherwise."""
+    finished(tiny_run)
+    with pytest.raises(InputError, match="other settings"):
+        load_run(replace(tiny_run, learning_rate=1e-5))
+
+
+def test_damaged_weights_are_named(finished):
+    """A truncated file."""
+    run = finished()
+    path = results.run_folder(run.profile, run.name) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match=r"model\.safetensors"):
+        evaluate_run(run)
+
+
+def test_read_rows_leaves_out_what_was_not_run(finished, tiny_run):
+    """Runs without a file are missing, none at all gives an empty table of the schema."""
+    evaluate_run(finished())
+    evaluate_bicubic(tiny_run.profile, ["tiny_test"], [2])
+    table = evaluation.read_rows(tiny_run.profile, ["bicubic", tiny_run.name, "never"])
+    assert set(table.run) == {"bicubic", tiny_run.name}
+    assert tuple(evaluation.read_rows(tiny_run.profile, ["never"]).columns) == ROW
+
+
+def test_models_are_evaluated_without_kept_graphs(finished, image_sets):
+    """`measure` needs no gradients and generates a kernel bank once per scale, not per image."""
+    from igconv.hypernetwork import HyperNetwork
+
+    model, calls, original = load_run(finished()), [], HyperNetwork.generate
+    HyperNetwork.generate = lambda self, s: calls.append(s) or original(self, s)
+    try:
+        rows = list(measure(model, ["tiny_test"], (2, 3)))
+    finally:
+        HyperNetwork.generate = original
+    assert len(rows) == 4
+    assert sorted(calls) == [2, 2, 3, 3]  # IGConv and IGSample
+
+
+def test_validation_is_a_mean_over_centres(finished, image_sets):
+    """The centre crop of every image at every scale; the model's mode comes back."""
+    model = load_run(finished()).train()
+    value = validation_psnr(model, ["tiny_test"], (2, 3), side=24)
+    assert model.training
+    model.eval()
+    expected = []
+    for image in datasets.read_set("tiny_test"):
+        h, w = image.shape[-2:]
+        crop = image[:, (h - 24) // 2 :, (w - 24) // 2 :][:, :24, :24]
+        for scale in (2, 3):
+            lr, hr = evaluation.test_pair(crop, scale)
+            with torch.no_grad():
+                expected.append(metrics.psnr_y(model(lr.float()[None] / 255, scale), hr, scale))
+    assert value == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def test_bicubic_is_the_floor_of_the_benchmarks(photograph):
+    """Float in, float out, not clamped: the callable has the interface of a model."""
+    lr = photograph(8, 9).float()[None] / 255
+    sr = evaluation.bicubic(lr, 3)
+    assert sr.shape == (1, 3, 24, 27)
+    assert sr.dtype == torch.float32

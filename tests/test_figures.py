@@ -1,0 +1,161 @@
+"""Every figure is drawn from a small frame; files are whole and repeatable."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from igconv import InputError, figures
+from igconv.analysis import correlation, efficiency, similarity, spectrum
+
+RUNS = [("a-x2", "spconv", ""), ("a-x3", "spconv", ""), ("b", "igconv+", ""), ("c", "igconv+", "no_fft")]
+
+
+def rows():
+    rng = np.random.default_rng(0)
+    table = [
+        dict(run=run, upsampler=upsampler, variant=variant, dataset="d", image=image, scale=scale,
+             psnr_y_db=30 - scale + i + rng.normal() * 0.1)
+        for i, (run, upsampler, variant) in enumerate([("bicubic", "bicubic", np.nan), *RUNS])
+        for scale in (2, 3) if not run.startswith("a-x") or run == f"a-x{scale}"
+        for image in "uvw"
+    ]  # fmt: skip
+    return pd.DataFrame(table)
+
+
+def records():
+    return pd.concat([
+        pd.DataFrame(dict(run=r, upsampler=u, variant=v, step=[10, 20, 30], l1=[0.3, 0.2, 0.1], psnr_y_db=[np.nan, 20, 21]))
+        for r, u, v in RUNS
+    ])  # fmt: skip
+
+
+def bands():
+    rng = np.random.default_rng(1)
+    hr = torch.from_numpy(rng.integers(0, 256, (3, 48, 48), dtype=np.uint8))
+    table = spectrum.band_errors(hr.flip(1), hr, 2).assign(dataset="d", image="i", scale=2)
+    return pd.concat([table.assign(run=r, upsampler=u, variant=v) for r, u, v in RUNS[1:]])
+
+
+def cka():
+    torch.manual_seed(0)
+    values = torch.stack(
+        [torch.stack([similarity.centred_gram(torch.randn(8, 5)) for _ in range(2)]) for _ in range(3)]
+    )
+    grams = {"x2": similarity.Grams(("first", "last"), values), "x3": similarity.Grams(("first", "last"), values)}
+    return similarity.compare(grams, [("x2", "x3"), ("x2", "x2")], "test", draws=20)
+
+
+def kernels(scale):
+    return torch.randn(3 * scale**2, 8, 3, 3, generator=torch.Generator().manual_seed(scale))
+
+
+def correlations():
+    return pd.concat([correlation.compare("SPConv x2", kernels(2), 2, "SPConv x3", kernels(3), 3, permutations=9),
+                      correlation.compare("IGConv", kernels(2), 2, "IGConv", kernels(4), 4, permutations=9)])  # fmt: skip
+
+
+def pattern_rows():
+    index = np.indices((2, 3, 3)).reshape(3, -1)
+    table = pd.DataFrame(dict(zip(("channel", "sub_row", "sub_col"), index, strict=True))).assign(value=index.sum(0))
+    return pd.concat([table.assign(model=m, scale=3) for m in ("A", "B")])
+
+
+def costs():
+    names = ("SPConv", "SPConv+", "IGConv", "IGConv+")
+    table = pd.DataFrame(dict(upsampler=names, form=["as trained"] * 2 + ["instantiated"] * 2, latency_ms=[1, 9, 1, 4],
+                              parameters=[7e3, 1.5e5, 7e3, 3.5e4], peak_memory_mib=[77, 500, 77, 200]))  # fmt: skip
+    return table.assign(device="abacus", params_k=1.0, memory_mb=70)
+
+
+def budget():
+    return pd.DataFrame(dict(upsampler=["spconv", "igconv"], variant="", models=[3, 1], training_seconds=[9, 4.0],
+                             images=[300, 100], stored_parameters=[3e5, 2e5]))  # fmt: skip
+
+
+FIGURES = {
+    "training_curves": lambda: figures.training_curves(records(), bicubic_psnr_y_db=19.5),
+    "psnr_gain": lambda: figures.psnr_gain(rows()),
+    "ablation": lambda: figures.ablation(rows(), "b"),
+    "image_grid": lambda: figures.image_grid([("one", torch.zeros(3, 4, 4, dtype=torch.uint8))] * 3, columns=2),
+    "cka_maps": lambda: figures.cka_maps(cka()),
+    "cka_depth": lambda: figures.cka_depth(cka()),
+    "kernel_patterns": lambda: figures.kernel_patterns(pattern_rows()),
+    "correlation_bars": lambda: figures.correlation_bars(correlations()),
+    "band_errors": lambda: figures.band_errors(bands()),
+    "band_differences": lambda: figures.band_errors(bands(), relative_to="b"),
+    "efficiency_bars": lambda: figures.efficiency_bars(costs(), costs()),
+    "generation_time": lambda: figures.generation_time(
+        pd.DataFrame(dict(scale=[2, 4], generation_ms=[1, 4], device="abacus", threads=1, model="m"))
+    ),
+    "training_budget": lambda: figures.training_budget(budget()),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_drawn_with_names_on_its_axes(name):
+    figure = FIGURES[name]()
+    assert isinstance(figure, Figure)
+    png = figure._repr_png_()
+    assert png.startswith(b"\x89PNG")
+    if name != "image_grid":
+        texts = [axis.get_ylabel() + axis.get_xlabel() for axis in figure.axes]
+        assert any(texts)
+
+
+def test_equal_figures_give_equal_files(tmp_path):
+    for folder in ("one", "two"):
+        figures.save(FIGURES["ablation"](), tmp_path / folder, "f")
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["f.pdf", "f.png"]
+    for name, start in (("f.png", b"\x89PNG"), ("f.pdf", b"%PDF")):
+        first, second = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
+        assert first.startswith(start)
+        assert first == second
+
+
+def test_figures_leave_no_trace():
+    import matplotlib as mpl
+    from matplotlib import pyplot
+
+    before = dict(mpl.rcParams)
+    FIGURES["psnr_gain"]()
+    assert dict(mpl.rcParams) == before
+    assert pyplot.get_fignums() == []
+
+
+def test_gain_is_the_mean_difference_to_bicubic():
+    table = rows()
+    axis = figures.psnr_gain(table).axes[0]
+    x2 = table[table.scale == 2].groupby("run").psnr_y_db.mean()
+    expected = [x2[run] - x2["bicubic"] for run in ("a-x2", "b", "c")]
+    assert [bar.get_height() for bar in axis.patches] == pytest.approx(expected)
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["SPConv", "IGConv+", "IGConv+ − frequency loss"]
+
+
+def test_interval_of_a_mean():
+    values = np.random.default_rng(0).normal(3, 1, 400)
+    mean, low, high = figures.mean_interval(values)
+    assert mean == values.mean()
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+    assert np.isnan(figures.mean_interval([1.0])[1:]).all()
+
+
+def test_styles_are_one_per_run_kind():
+    assert figures.style("igconv", float("nan")) == figures.style("igconv", "")
+    assert figures.style("spconv", "third")[0] == "SPConv (third)"
+    _, colours = figures.labelled(rows())
+    assert list(colours) == ["bicubic", "SPConv", "IGConv+", "IGConv+ − frequency loss"]
+    assert len(set(colours.values())) == 4
+
+
+def test_bad_input_is_named():
+    with pytest.raises(InputError, match="no run 'bicubic'"):
+        figures.psnr_gain(rows().query("run != 'bicubic'"))
+    with pytest.raises(InputError, match="no run 'z'"):
+        figures.ablation(rows(), "z")
+    with pytest.raises(InputError, match="nothing to draw"):
+        figures.training_curves(records().head(0))
+    with pytest.raises(InputError, match="no pair"):
+        figures.cka_maps(cka().head(0))
+    assert efficiency.model_costs({}, 8, 8).empty

@@ -1,0 +1,77 @@
+"""Tables from rows with known answers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from igconv import study, tables
+
+
+def rows(values: dict[str, list[float]], scale: int = 2, seed=0) -> pd.DataFrame:
+    """Evaluation rows of one data set from run -> PSNR of its images."""
+    return pd.DataFrame([
+        dict(run=run, upsampler=run, dataset="D", image=f"i{i}", scale=scale, seed=seed, psnr_y_db=v, ssim_y=v / 100)
+        for run, psnrs in values.items() for i, v in enumerate(psnrs)
+    ])  # fmt: skip
+
+
+def test_paired_difference_is_the_mean_of_pairs_with_an_interval():
+    table = rows({"a": [30.3, 31.1, 29.4], "b": [30.0, 31.0, 29.0]})
+    found = tables.paired_difference(table, ["a"], ["b"], 2)
+    assert found["difference_db"] == pytest.approx(0.8 / 3)
+    assert (found["images"], found["seeds"]) == (3, 1)
+    assert 0.1 - 1e-9 <= found["low_db"] < found["difference_db"] < found["high_db"] <= 0.4 + 1e-9
+
+
+def test_paired_difference_pairs_by_seed_and_scale():
+    table = pd.concat([rows({"a": [31.0], "b": [30.0]}, seed=0), rows({"a": [29.0]}, seed=1)])
+    assert tables.paired_difference(table, ["a"], ["b"], 2)["difference_db"] == 1.0
+    nothing = tables.paired_difference(table, ["a"], ["b"], 3)
+    assert nothing["images"] == 0
+    assert np.isnan(nothing["difference_db"])
+
+
+def test_summary_has_the_gain_over_bicubic():
+    summary = tables.summary(rows({"bicubic": [30.0, 32.0], "a": [31.0, 34.0]}))
+    assert summary.set_index("run").gain_db.to_dict() == {"bicubic": 0.0, "a": 1.5}
+
+
+def test_main_table_says_not_run_and_joins_fixed_scales():
+    runs = study.runs("smoke")
+    empty = pd.DataFrame(columns=["run", "dataset", "scale", "psnr_y_db", "ssim_y"])
+    table = tables.main(empty, runs).set_index("model")
+    assert table.loc["spconv", "networks"] == "one per scale"
+    assert table.loc["spconv", "sample_test x3"] == "not run"
+    assert table.loc["spconv+", "sample_test x3"] == "-"  # planned at x2 only
+    assert len(table) == len(runs) - 2  # three SPConv networks are one line
+    some = rows({"edsr_tiny-spconv-x2-s0": [30.0, 31.0]}).assign(dataset="sample_test")
+    assert tables.main(some, runs).set_index("model").loc["spconv", "sample_test x2"] == "30.50 / 0.3050"
+
+
+def test_ablation_compares_with_the_complete_run():
+    runs = study.runs("smoke")
+    table = rows({"edsr_tiny-igconv+-s0": [30.0, 31.0], "edsr_tiny-igconv+-no_fft-s0": [29.0, 30.5]})
+    found = tables.ablation(table, runs)
+    assert set(found.ingredient) == {"frequency loss", "IGSample", "dihedral averaging"}
+    line = found[(found.ingredient == "frequency loss") & (found.scale == 2)].iloc[0]
+    assert line.difference_db == pytest.approx(-0.75)
+    assert found[found.ingredient == "IGSample"].images.eq(0).all()
+
+
+def test_ablation_of_every_profile_finds_its_reference():
+    for profile in ("sample", "benchmark"):
+        runs = study.runs(profile)
+        table = pd.concat([rows({name: [30.0] for name in runs if runs[name].seed == s}, seed=s) for s in (0, 1, 2)])
+        found = tables.ablation(table, runs).query("scale == 2")
+        assert len(found)
+        assert (found.seeds == (1 if profile == "sample" else 3)).all()
+
+
+def test_paper_gains_equal_those_of_the_published_tables():
+    """EDSR, mean of five sets: IGConv+ over SPConv+ is +.082, +.144, +.182 dB (FACTS, section 3)."""
+    table = tables.beside_paper(
+        pd.DataFrame([dict(encoder="e", baseline="spconv", model="igconv", scale=2, difference_db=1.0)])
+    )
+    line = table[(table.source == "paper") & (table.encoder == "EDSR") & (table.model == "igconv+")].iloc[0]
+    assert [line[f"x{s} difference_db"] for s in (2, 3, 4)] == pytest.approx([0.082, 0.144, 0.182], abs=1e-6)
+    assert line.baseline == "spconv+"
