@@ -36,7 +36,10 @@ def load(path: str | Path) -> SuperResolver:
     header = metadata(path)
     if "config" not in header:
         raise InputError(f"{path} has no igconv configuration; igconv.load reads files written by igconv.save")
-    model = build_model(**header["config"])
+    try:
+        model = build_model(**header["config"])
+    except (InputError, TypeError) as error:
+        raise InputError(f"{path} has a configuration this version does not know: {error}") from None
     try:
         model.load_state_dict(read_weights(path))
     except RuntimeError as error:
@@ -47,7 +50,14 @@ def load(path: str | Path) -> SuperResolver:
 def metadata(path: str | Path) -> dict:
     """``{"config": ..., "meta": ...}`` of a file written by `save`, empty for other safetensors files."""
     with _open_safetensors(path) as file:
-        return json.loads((file.metadata() or {}).get("igconv", "{}"))
+        text = (file.metadata() or {}).get("igconv", "{}")
+    try:
+        header = json.loads(text)
+    except json.JSONDecodeError:
+        header = None
+    if not isinstance(header, dict):
+        raise InputError(f"{path} has an igconv header that is not one: {text[:40]!r}")
+    return header
 
 
 def read_weights(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:

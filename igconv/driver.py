@@ -132,7 +132,7 @@ def main(words: list[str] | None = None) -> int:
             raise InputError(missing[0])
         small = options.profile in ("sample", "smoke")
         return run(options.profile, options.jobs or (os.cpu_count() or 1 if small else 1), options.keep_going)
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

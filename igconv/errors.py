@@ -16,6 +16,16 @@ def choose(value: str, allowed, what: str) -> str:
     return value
 
 
+def positive_integers(values, what: str) -> tuple[int, ...]:
+    """Return ``values`` as a tuple of distinct integers >= 1, at least one, otherwise raise `InputError`."""
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise InputError(f"{what} must be a list of integers >= 1, got {values!r}")
+    numbers = tuple(positive_integer(value, f"each of {what}") for value in values)
+    if not numbers or len(set(numbers)) != len(numbers):
+        raise InputError(f"{what} must be distinct and at least one, got {numbers}")
+    return numbers
+
+
 def positive_integer(value, what: str) -> int:
     """Return ``value`` as an int if it is an integer >= 1 (``True`` is not), otherwise raise `InputError`."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:

@@ -57,10 +57,13 @@ def measure(model: Upscaler, test_sets: Sequence[str], scales: Sequence[int], de
         for path in datasets.image_set(name).paths():
             image = read_image(path, grey_as_rgb=True)
             for scale in scales:
-                lr, hr = test_pair(image, scale)
-                sr, seconds = upscale(model, lr, scale, device)
-                yield dict(dataset=name, image=path.stem, scale=scale, psnr_y_db=psnr_y(sr, hr, scale),
-                           ssim_y=ssim_y(sr, hr, scale), seconds=seconds)  # fmt: skip
+                try:
+                    lr, hr = test_pair(image, scale)
+                    sr, seconds = upscale(model, lr, scale, device)
+                    quality = dict(psnr_y_db=psnr_y(sr, hr, scale), ssim_y=ssim_y(sr, hr, scale))
+                except InputError as error:
+                    raise InputError(f"{path} at x{scale}: {error}") from None
+                yield dict(dataset=name, image=path.stem, scale=scale, **quality, seconds=seconds)
 
 
 def load_run(run: Run):
@@ -92,7 +95,8 @@ def _rows(profile, facts, model, test_sets, scales, weights_sha256, device) -> p
     path, settings = results.rows_file(profile, facts["run"]), settings_hash(test_sets)
     if path.is_file():
         known = results.read_table(path)
-        if set(known.weights_sha256.fillna("")) == {weights_sha256} and set(known.settings_hash) == {settings}:
+        same = set(known.weights_sha256.fillna("")) == {weights_sha256} and set(known.settings_hash) == {settings}
+        if same and set(known.scale) == set(scales):
             return known
     fixed = dict(device=results.device_name(device), weights_sha256=weights_sha256, settings_hash=settings)
     rows = [{**facts, **row, **fixed} for row in measure(model, test_sets, scales, device)]

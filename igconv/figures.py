@@ -5,6 +5,7 @@ are made without pyplot, so none stays open; a notebook shows one that is the la
 """
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -107,7 +108,8 @@ def mean_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float, floa
 def training_curves(records: pd.DataFrame, bicubic_psnr_y_db: float | None = None) -> Figure:
     """L1 loss and validation PSNR against steps; records: run, upsampler, variant, step, l1, psnr_y_db.
 
-    Runs of one label (fixed scales) share colour and legend entry.
+    Runs of one label (fixed scales) share colour and legend entry; their scale, taken from the run's name, stands at
+    the end of the curve. The other curves are means over the scales of the run, so only they compare with each other.
     """
     records, colours = labelled(records)
     figure, ((loss, psnr),) = _panels(1, 2, 4.2, 3.0)
@@ -117,6 +119,10 @@ def training_curves(records: pd.DataFrame, bicubic_psnr_y_db: float | None = Non
             loss.plot(run.step, run.l1, color=colour, label=name, lw=1)
             seen = run.dropna(subset="psnr_y_db")
             psnr.plot(seen.step, seen.psnr_y_db, color=colour, marker="o", ms=2.5, lw=1.2)
+            scale = re.search(r"-(x\d+)-", run.run.iloc[0])
+            if scale and len(seen):
+                psnr.annotate(scale[1], (seen.step.iloc[-1], seen.psnr_y_db.iloc[-1]), (4, 0), fontsize=7,
+                              textcoords="offset points", va="center", color=colour)  # fmt: skip
     if bicubic_psnr_y_db is not None:
         psnr.axhline(bicubic_psnr_y_db, color=GREY, ls="--", lw=1, label="bicubic")
         psnr.legend(loc="lower right")
@@ -174,13 +180,13 @@ def ablation(rows: pd.DataFrame, base_run: str) -> Figure:
             values = others[(others.scale == scale) & (others.label == name)].difference
             if len(values):
                 mean, low, high = mean_interval(values)
-                axis.plot(values, [i] * len(values), "|", color=GREY, ms=7)
+                axis.plot(values, [i + 0.25] * len(values), "o", color=GREY, ms=2.5)
                 axis.errorbar(mean, i, xerr=np.nan_to_num([[mean - low], [high - mean]]), fmt="o", ms=5, capsize=3,
                               color=colours[name])  # fmt: skip
         axis.axvline(0, color="black", lw=0.8)
         axis.set(title=f"x{scale}", yticks=range(len(names)), yticklabels=names)
         axis.grid(axis="x")
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
     figure.supxlabel(f"PSNR-Y minus that of {style(*rows[rows.run == base_run][['upsampler', 'variant']].iloc[0])[0]}"
                      " (dB)", fontsize=9)  # fmt: skip
     return figure

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from igconv.errors import positive_integer
+from igconv.errors import InputError, positive_integer
 
 # Rows (kernel entries x sub-pixels) that go through the MLP at once. At hidden_dim 256 one activation of this
 # many rows is 128 MiB: x4 of a 256-channel encoder still goes in one piece, x32 in chunks.
@@ -27,6 +27,7 @@ ROWS_PER_CHUNK = 131_072
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a tensor made in inference mode and kept could never be trained with
 def _centres(scale: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     return (torch.arange(scale, device=device, dtype=torch.float64) * 2 + 1 - scale).div(scale).to(dtype)
 
@@ -106,7 +107,7 @@ class HyperNetwork(nn.Module):
                             (num_layers, "num_layers"), (max_scale, "max_scale")):  # fmt: skip
             positive_integer(value, name)
         if kernel_size % 2 == 0 or hidden_dim % 2:
-            raise ValueError(f"kernel_size must be odd and hidden_dim even, got {kernel_size} and {hidden_dim}")
+            raise InputError(f"kernel_size must be odd and hidden_dim even, got {kernel_size} and {hidden_dim}")
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.groups, self.dihedral, self.max_scale = groups, dihedral, max_scale
         entries, width = in_channels * kernel_size**2, groups * hidden_dim
@@ -171,7 +172,7 @@ class HyperNetwork(nn.Module):
         are compared by value with the copy the banks came from: that also notices changes that PyTorch's
         version counters miss (``p.data.copy_()``, as older EMA code does), a new device and a new dtype.
         """
-        parameters = list(self.parameters())
+        scale, parameters = positive_integer(scale, "scale"), list(self.parameters())
         if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in parameters)):
             return self.generate(scale)
         with torch.inference_mode(False), torch.no_grad():

@@ -31,8 +31,10 @@ def read_image(path: str | Path, grey_as_rgb: bool = False) -> Tensor:
         raise InputError(f"no image at {path}")
     try:
         with Image.open(path) as image:
+            # Pillow turns 16-bit colour into 8-bit silently; only the decoder's arguments tell.
+            is_16_bit = any("16" in str(tile[3]) for tile in image.tile)
             image.load()
-            mode, pixels = image.mode, np.array(image)
+            mode, pixels = "16-bit " + image.mode if is_16_bit else image.mode, np.array(image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read {path}: not an image or damaged ({error})") from None
     if mode == "L" and grey_as_rgb:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igconv.encoders import ENCODERS
-from igconv.errors import InputError, choose, positive_integer
+from igconv.errors import InputError, choose, positive_integer, positive_integers
 from igconv.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
 
 UPSAMPLERS = ("spconv", "spconv+", "igconv", "igconv+")
@@ -29,7 +29,26 @@ class Affine(nn.Module):
         return x * self.factor + self.shift
 
 
-class SuperResolver(nn.Module):
+class _Composition(nn.Module):
+    """The parts of a model and what happens before its upsampler."""
+
+    def __init__(self, encoder, upsampler, sampler, pre: nn.Module | None, post: nn.Module | None):
+        super().__init__()
+        self.encoder, self.upsampler, self.sampler = encoder, upsampler, sampler
+        self.pre, self.post = pre or nn.Identity(), post or nn.Identity()
+
+    def encode(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """(padded lr, features of it). Padding is the encoder's wish; most have none."""
+        if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point():
+            raise InputError(f"expected a float image batch (B, 3, H, W), got {tuple(lr.shape)} of {lr.dtype}")
+        multiple = getattr(self.encoder, "pad_to", 1)
+        bottom, right = -lr.shape[-2] % multiple, -lr.shape[-1] % multiple
+        if bottom or right:
+            lr = F.pad(lr, (0, right, 0, bottom), mode=getattr(self.encoder, "pad_mode", "reflect"))
+        return lr, self.encoder(self.pre(lr))
+
+
+class SuperResolver(_Composition):
     """sr = post(upsampler(f, r)) + sampler(x, f, r),  f = encoder(pre(x)),  x = pad(lr); cropped to (r H, r W).
 
     Args:
@@ -42,20 +61,8 @@ class SuperResolver(nn.Module):
     """
 
     def __init__(self, encoder, upsampler, sampler=None, pre: nn.Module | None = None, post: nn.Module | None = None):
-        super().__init__()
-        self.encoder, self.upsampler, self.sampler = encoder, upsampler, sampler
-        self.pre, self.post = pre or nn.Identity(), post or nn.Identity()
+        super().__init__(encoder, upsampler, sampler, pre, post)
         self.config: dict | None = None  # arguments of build_model; what a checkpoint needs to rebuild the model
-
-    def encode(self, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """(padded lr, features of it). Padding is the encoder's wish; most have none."""
-        if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point():
-            raise InputError(f"expected a float image batch (B, 3, H, W), got {tuple(lr.shape)} of {lr.dtype}")
-        multiple = getattr(self.encoder, "pad_to", 1)
-        bottom, right = -lr.shape[-2] % multiple, -lr.shape[-1] % multiple
-        if bottom or right:
-            lr = F.pad(lr, (0, right, 0, bottom), mode=getattr(self.encoder, "pad_mode", "reflect"))
-        return lr, self.encoder(self.pre(lr))
 
     def multi_scale(self, lr: Tensor, scales: Sequence[int]) -> list[Tensor]:
         """Upscale equal consecutive parts of a batch, part i by ``scales[i]``: one encoder pass for all of them.
@@ -72,7 +79,9 @@ class SuperResolver(nn.Module):
         images: list[Tensor | None] = [None] * len(scales)
         for scale in dict.fromkeys(scales):
             parts = [i for i, s in enumerate(scales) if s == scale]
-            sr = self._decode(torch.cat([xs[i] for i in parts]), torch.cat([fs[i] for i in parts]), scale)
+            x_part, f_part = torch.cat([xs[i] for i in parts]), torch.cat([fs[i] for i in parts])
+            sr = self.post(self.upsampler(f_part, scale)).float()
+            sr = sr if self.sampler is None else sr + self.sampler(x_part, f_part, scale)
             for i, image in zip(parts, sr.chunk(len(parts)), strict=True):
                 images[i] = image[..., : lr.shape[-2] * scale, : lr.shape[-1] * scale]
         return images
@@ -80,16 +89,12 @@ class SuperResolver(nn.Module):
     def forward(self, lr: Tensor, scale: int) -> Tensor:
         return self.multi_scale(lr, [scale])[0]
 
-    def _decode(self, x: Tensor, features: Tensor, scale: int) -> Tensor:
-        sr = self.post(self.upsampler(features, scale)).float()
-        return sr if self.sampler is None else sr + self.sampler(x, features, scale)
-
     def instantiate(self, scale: int) -> "FixedScale":
         """A new module (lr) -> sr for one scale: generated kernels become stored convolutions. Shares no weights."""
         return FixedScale(self, positive_integer(scale, "scale"))
 
 
-class FixedScale(SuperResolver):
+class FixedScale(_Composition):
     """A `SuperResolver` frozen to one scale, called as (lr) -> sr. Made by `SuperResolver.instantiate`."""
 
     def __init__(self, model: SuperResolver, scale: int):
@@ -100,11 +105,10 @@ class FixedScale(SuperResolver):
         self.train(model.training)
 
     def forward(self, lr: Tensor) -> Tensor:
-        return super().forward(lr, self.scale)
-
-    def _decode(self, x: Tensor, features: Tensor, scale: int) -> Tensor:
+        x, features = self.encode(lr)
         sr = self.post(self.upsampler(features)).float()
-        return sr if self.sampler is None else sr + self.sampler(x, features)
+        sr = sr if self.sampler is None else sr + self.sampler(x, features)
+        return sr[..., : lr.shape[-2] * self.scale, : lr.shape[-1] * self.scale]
 
 
 def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[int], **options) -> SuperResolver:
@@ -124,7 +128,7 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
         InputError: an unknown name or option, or a scale that is not a positive integer.
     """
     choose(upsampler, UPSAMPLERS, "upsampler")
-    scales = tuple(positive_integer(s, "scale") for s in scales)
+    scales = positive_integers(scales, "scales")
     config = dict(encoder=encoder, upsampler=upsampler, scales=list(scales), **options)
     if isinstance(encoder, str):
         choose(encoder, ENCODERS, "encoder")

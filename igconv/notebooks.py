@@ -86,7 +86,7 @@ def main(words: list[str]) -> int:
     print(f"> {title}", flush=True)
     try:
         execute(Path(words[0]), Path(words[1]), given)
-    except (InputError, RuntimeError) as error:
+    except (InputError, RuntimeError, OSError) as error:
         print(f"FAILED {title}: {error}", flush=True)
         return 1
     print(f"< {title}: {time.monotonic() - start:.0f} s", flush=True)

@@ -5,10 +5,14 @@ reduction factor. They differ in the border (MATLAB mirrors, Pillow renormalises
 (MATLAB rows first, Pillow columns first), and in arithmetic (Pillow works in 22-bit fixed point and rounds and
 clips to bytes after each axis). The matrices are made and applied in float64, where Pillow's integer sums are
 exact, so the results do not depend on the device.
+
+Pillow 13 takes the rows of images more than about twice as tall as wide first. Here columns always come first, as
+in the versions before it; for the square patches of training there is no difference.
 """
 
 import math
 from functools import lru_cache
+from numbers import Real
 
 import numpy as np
 import torch
@@ -36,8 +40,9 @@ def imresize(x: Tensor, scale: float, method: str = "matlab", quantize: bool | N
         quantised values are multiples of 1/255.
     """
     choose(method, METHODS, "resize method")
-    if not isinstance(scale, int | float) or not scale > 0 or not math.isfinite(scale):
+    if not isinstance(scale, Real) or not scale > 0 or not math.isfinite(scale):
         raise InputError(f"scale must be a positive number, got {scale!r}")
+    scale = float(scale)
     is_bytes = x.dtype == torch.uint8
     if quantize is None:
         quantize = is_bytes or method == "pil"
@@ -49,7 +54,7 @@ def imresize(x: Tensor, scale: float, method: str = "matlab", quantize: bool | N
     if method == "pil" and quantize and not is_bytes:
         levels = levels.round().clamp(0, 255)  # Pillow sees bytes
     for axis in (-2, -1) if method == "matlab" else (-1, -2):
-        weights = _weights(x.shape[axis], size[axis], float(scale), method, quantize, x.device)
+        weights = _weights(x.shape[axis], size[axis], scale, method, quantize, x.device)
         levels = weights @ levels if axis == -2 else levels @ weights.T
         if quantize:
             # MATLAB rounds half up; Pillow adds half of its unit before the shift, which is the same rule.
@@ -82,6 +87,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a matrix made in inference mode and kept could never be trained through
 def _weights(size: int, out: int, scale: float, method: str, quantize: bool, device: torch.device) -> Tensor:
     """(out, size) matrix of one axis, float64."""
     rows = _matlab_rows(size, out, scale) if method == "matlab" else _pil_rows(size, out)

@@ -14,6 +14,10 @@ import pandas as pd
 from igconv.errors import InputError
 from igconv.files import write
 
+# Columns that hold text also where it looks like a number: image 0801, hash 12345e678901, scales "2".
+TEXT_COLUMNS = ("run", "encoder", "upsampler", "variant", "train_scales", "scales", "dataset", "image",
+                "weights_sha256", "settings_hash")  # fmt: skip
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -91,4 +95,5 @@ def read_table(path: Path) -> pd.DataFrame:
     """A CSV that an earlier notebook wrote. Raises InputError that names it when it is not there."""
     if not Path(path).is_file():
         raise InputError(f"{path} is missing; run the notebook that writes it first (./run_all.sh does)")
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    text = dict.fromkeys(TEXT_COLUMNS, "str")
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=text)

@@ -174,8 +174,9 @@ def claims(
     for row in ablation.itertuples():
         sign = -1 if row.change == "left out" else 1
         low, high = sorted((sign * row.low_db, sign * row.high_db))
-        lines.append(dict(claim=f"{row.ingredient} helps", measure="PSNR-Y lost without it" if sign < 0 else f"PSNR-Y, ingredient {row.change}", encoder=row.encoder,
-                          scale=f"x{row.scale}", value=sign * row.difference_db, low=low, high=high, unit="dB",
+        measure = f"PSNR-Y {'lost when' if sign < 0 else 'gained when'} {row.change}"
+        lines.append(dict(claim=f"{row.ingredient} helps", measure=measure, encoder=row.encoder, scale=f"x{row.scale}",
+                           value=sign * row.difference_db, low=low, high=high, unit="dB",
                           verdict=_judge(low, high, 0.0, row.seeds, sign * row.difference_db)))  # fmt: skip
     lines += _cost_claims(budget, upsamplers)
     columns = ["claim", "scale", "verdict", "value", "low", "high", "unit", "encoder", "measure"]

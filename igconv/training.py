@@ -66,8 +66,10 @@ def train(run: Run, accelerator: str = "auto", devices: int = 1, wait: bool = Fa
 def _train(run: Run, fabric, folder) -> Iterator[dict]:
     finished = folder / "model.safetensors"
     if finished.is_file() and checkpoints.metadata(finished).get("meta", {}).get("config_hash") == run.config_hash():
-        yield from pd.read_csv(folder / "record.csv").to_dict("records")
+        yield from results.read_table(folder / "record.csv").to_dict("records")
         return
+    for name in (*run.train_sets, *run.test_sets):
+        datasets.image_set(name).paths()  # what is missing is said before the first step
 
     torch.manual_seed(run.seed)
     # Channels-last is the layout that convolutions of both kinds of hardware like best.
@@ -100,22 +102,24 @@ def _train(run: Run, fabric, folder) -> Iterator[dict]:
         lr = torch.cat([b.lr for b in batches]).to(fabric.device, memory_format=torch.channels_last)
         pixel, frequency = _losses(model, lr, batches, run.frequency_weight)
         loss = pixel + run.frequency_weight * frequency
+        sums += torch.stack([pixel.detach(), frequency.detach()])
+        broken_at = torch.where((broken_at < 0) & ~torch.isfinite(loss.detach()), step, broken_at)
+        done = step + 1
+        events = (run.record_every, run.checkpoint_every, run.validate_every)
+        recorded = done == run.steps or any(every and done % every == 0 for every in events)
+        if (recorded or fabric.device.type == "cpu") and broken_at.item() >= 0:
+            raise TrainingError(_broken(run, "loss is", broken_at.item() + 1))
         fabric.backward(loss)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if run.ema:
             _average(ema, raw, run.ema)
-
-        sums += torch.stack([pixel.detach(), frequency.detach()])
-        broken_at = torch.where((broken_at < 0) & ~torch.isfinite(loss.detach()), step, broken_at)
-        done = step + 1
-        if done % run.record_every and done != run.steps:
+        if not recorded:
             continue
-        if broken_at.item() >= 0:
-            raise TrainingError(
-                f"{run.name}: the loss is not finite at step {broken_at.item() + 1}; "
-                f"the last checkpoint is kept, lower the learning rate ({run.learning_rate:g}) or change the seed"
-            )
+
+        # A gradient can overflow under a finite loss; nothing is stored from broken weights.
+        if not torch.isfinite(torch.stack(torch._foreach_norm(list(raw.parameters())))).all():
+            raise TrainingError(_broken(run, "weights are", done))
         pixel_mean, frequency_mean = (sums / (done - since)).tolist()
         seconds = time.perf_counter() - clock
         clock, trained_s = time.perf_counter(), trained_s + seconds
@@ -136,11 +140,16 @@ def _train(run: Run, fabric, folder) -> Iterator[dict]:
         records.append(record)
         if fabric.is_global_zero and (done % run.checkpoint_every == 0 and done != run.steps):
             _checkpoint(run, folder, done, records, raw, ema, optimizer)
-        clock = time.perf_counter()  # validation and checkpoints are not training time
         yield record
+        clock = time.perf_counter()  # validation, checkpoints and plots are not training time
 
     if fabric.is_global_zero:
         _finish(run, fabric, folder, records, ema if run.ema else raw)
+
+
+def _broken(run: Run, what: str, step: int) -> str:
+    return (f"{run.name}: the {what} not finite at step {step}; the last checkpoint is kept, "
+            f"lower the learning rate ({run.learning_rate:g}) or change the seed")  # fmt: skip
 
 
 def _losses(model, lr: Tensor, batches, frequency_weight: float) -> tuple[Tensor, Tensor]:

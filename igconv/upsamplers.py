@@ -17,15 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from igconv.errors import InputError, positive_integer
+from igconv.errors import InputError, positive_integer, positive_integers
 from igconv.hypernetwork import HyperNetwork, conv_subpixels
-
-
-def _checked_scales(scales) -> tuple[int, ...]:
-    scales = tuple(positive_integer(s, "scale") for s in scales)
-    if not scales or len(set(scales)) != len(scales):
-        raise InputError(f"scales must be distinct and at least one, got {scales}")
-    return scales
 
 
 def prime_stages(scale: int) -> list[int]:
@@ -69,7 +62,7 @@ class SPConv(_FixedHeads):
     def __init__(self, channels: int, scales):
         super().__init__({
             s: nn.Sequential(nn.Conv2d(channels, 3 * s**2, 3, padding=1), nn.PixelShuffle(s))
-            for s in _checked_scales(scales)
+            for s in positive_integers(scales, "scales")
         })  # fmt: skip
 
 
@@ -84,7 +77,7 @@ class SPConvPlus(_FixedHeads):
         c = width or channels
         entry = [nn.Conv2d(channels, c, 3, padding=1), nn.LeakyReLU()] if width else []
         heads = {}
-        for scale in _checked_scales(scales):
+        for scale in positive_integers(scales, "scales"):
             layers = copy.deepcopy(entry)
             for s in prime_stages(scale):
                 layers += [nn.Conv2d(c, c * s**2, 3, padding=1), nn.PixelShuffle(s)]
@@ -196,6 +189,9 @@ def sample_lr(lr: Tensor, fields: Tensor, scale: int) -> Tensor:
     b, _, h, w = lr.shape
     offset, scope = F.pixel_shuffle(fields.float(), scale).chunk(2, dim=1)
     shift = (offset * scope.sigmoid() * 0.5).unflatten(1, (2, 3))  # (B, axis, colour, rH, rW), LR pixels
+    if not shift.is_cuda:
+        # grid_sample's backward on the CPU crashes the process at NaN positions; the trainer finds broken weights.
+        shift = shift.nan_to_num()
     x = (torch.arange(w * scale, device=lr.device, dtype=torch.float32) + 0.5) / scale
     y = ((torch.arange(h * scale, device=lr.device, dtype=torch.float32) + 0.5) / scale)[:, None]
     grid = torch.stack([(x + shift[:, 0]) * (2 / w) - 1, (y + shift[:, 1]) * (2 / h) - 1], dim=-1)

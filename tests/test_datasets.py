@@ -89,18 +89,21 @@ def test_empty_folder_is_refused(monkeypatch, tmp_path):
 def test_own_data_comes_before_the_projects(image_sets, monkeypatch, tmp_path, photograph, write_png):
     """IGCONV_DATA wins over data/ of the project."""
     monkeypatch.setattr(datasets, "PROJECT", tmp_path / "project")
-    write_png(photograph(9, 9), tmp_path / "project" / "data" / "train" / "tiny" / "other.png")
+    for name in "abc":
+        write_png(photograph(9, 9), tmp_path / "project" / "data" / "train" / "tiny" / f"{name}.png")
     assert [p.name for p in datasets.image_set("tiny_train").paths()] == ["0.png", "1.png", "2.png"]
     monkeypatch.delenv("IGCONV_DATA")
-    assert [p.name for p in datasets.image_set("tiny_train").paths()] == ["other.png"]
+    assert [p.name for p in datasets.image_set("tiny_train").paths()] == ["a.png", "b.png", "c.png"]
 
 
-def test_incomplete_set_is_reported(image_sets):
-    """`verify` counts."""
+def test_incomplete_set_is_refused(image_sets):
+    """A mean over half a benchmark would look like a result: reading is refused, `verify` reports."""
     assert datasets.verify("tiny_train") == []
     (image_sets / "train" / "tiny" / "1.png").unlink()
     (problem,) = datasets.verify("tiny_train")
-    assert "2 images, 3 expected" in problem
+    assert "has 2 images; tiny_train has 3" in problem
+    with pytest.raises(InputError, match="has 2 images"):
+        datasets.read_set("tiny_train")
 
 
 def test_changed_file_is_reported(monkeypatch):
@@ -123,8 +126,8 @@ def test_grey_images_of_a_set_count_as_rgb(image_sets):
     """Set14's bridge is 8-bit grey."""
     from PIL import Image
 
-    Image.new("L", (10, 10), 7).save(image_sets / "train" / "tiny" / "3.png")
-    assert (datasets.read_set("tiny_train")[3] == 7).all()
+    Image.new("L", (10, 10), 7).save(image_sets / "train" / "tiny" / "2.png")
+    assert (datasets.read_set("tiny_train")[2] == 7).all()
 
 
 def test_data_hash_follows_names_and_contents(image_sets):

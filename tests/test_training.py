@@ -479,7 +479,7 @@ def test_bad_settings_stop_before_the_first_step(tiny_run, changes, named, monke
 
 def test_left_out_images_are_told(tiny_run, capsys, image_sets, photograph, write_png):
     """One line on images that are too small at some scale."""
-    write_png(photograph(20, 90), image_sets / "train" / "tiny" / "small.png")
+    write_png(photograph(20, 90), image_sets / "train" / "tiny" / "2.png")
     generator = train(tiny_run, accelerator="cpu")
     next(generator)
     generator.close()

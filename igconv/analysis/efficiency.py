@@ -117,16 +117,15 @@ class _LiveTensors(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.peak, self.live, self.known = 0, 0, weakref.WeakSet()
+        self.peak, self.live = 0, 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        inputs = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        inputs = [x.untyped_storage() for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         output = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(output):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                if id(storage) not in inputs and storage not in self.known:  # views share the storage they look at
-                    self.known.add(storage)
+                if not any(storage is known for known in inputs):  # views share the storage they look at
                     self.live += storage.nbytes()
                     weakref.finalize(storage, self._free, storage.nbytes())
         self.peak = max(self.peak, self.live)
@@ -231,12 +230,13 @@ def budget_summary(budget: pd.DataFrame) -> pd.DataFrame:
     multi-scale runs, which stay as they are. Columns: encoder, upsampler, variant, seed, models, scales, steps,
     images, training_seconds, stored_parameters, device.
     """
-    multi = budget[budget.scales.str.contains("-")]
+    several = budget.scales.astype(str).str.contains("-")
+    multi = budget[several]
     wanted = set("-".join(multi.scales).split("-")) if len(multi) else set()
     rows = []
-    for key, group in budget[~budget.scales.str.contains("-")].groupby(["encoder", "upsampler", "variant", "seed"]):
-        if wanted and wanted <= set(group.scales):
-            group = group[group.scales.isin(wanted)]
+    for key, group in budget[~several].groupby(["encoder", "upsampler", "variant", "seed"], dropna=False):
+        if wanted and wanted <= set(group.scales.astype(str)):
+            group = group[group.scales.astype(str).isin(wanted)]
             sums = group[["steps", "images", "training_seconds", "stored_parameters"]].sum().to_dict()
             rows.append(dict(zip(("encoder", "upsampler", "variant", "seed"), key, strict=True), models=len(group),
                              scales="-".join(sorted(wanted, key=int)), **sums,
