@@ -21,10 +21,11 @@ def save(model: SuperResolver, path: str | Path, dtype: torch.dtype = torch.floa
     """
     from safetensors.torch import save as serialise
 
-    if model.config is None:
-        raise InputError("a model with an encoder of its own has no configuration to save; keep its state_dict")
+    config = getattr(model, "config", None)
+    if config is None:
+        raise InputError("only models that build_model made from an encoder's name can be rebuilt; keep a state_dict")
     state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
-    write(path, serialise(state, metadata={"igconv": json.dumps({"config": model.config, "meta": meta})}))
+    write(path, serialise(state, metadata={"igconv": json.dumps({"config": config, "meta": meta})}))
 
 
 def load(path: str | Path) -> SuperResolver:

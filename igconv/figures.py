@@ -18,6 +18,7 @@ from torch import Tensor
 
 from igconv.errors import InputError
 from igconv.files import write
+from igconv.tables import mean_interval
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")  # fmt: skip
@@ -95,16 +96,6 @@ def _panels(rows: int, columns: int, width: float, height: float, **options) -> 
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def mean_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high): 95 % percentile bootstrap interval of the mean over values; NaN ends below 2 values."""
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2:
-        return float(values.mean()), float("nan"), float("nan")
-    means = values[np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))].mean(1)
-    return float(values.mean()), *map(float, np.quantile(means, (0.025, 0.975)))
-
-
-@_styled
 def training_curves(records: pd.DataFrame, bicubic_psnr_y_db: float | None = None) -> Figure:
     """L1 loss and validation PSNR against steps; records: run, upsampler, variant, step, l1, psnr_y_db.
 

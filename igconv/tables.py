@@ -77,7 +77,16 @@ def main(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def paired_difference(rows: pd.DataFrame, model: list[str], baseline: list[str], scale: int, draws: int = 2000) -> dict:
+def mean_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high): 95 % percentile bootstrap interval of the mean over values; NaN ends below 2 values."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return float(values.mean()), float("nan"), float("nan")
+    means = values[np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))].mean(1)
+    return float(values.mean()), *map(float, np.quantile(means, (0.025, 0.975)))
+
+
+def paired_difference(rows: pd.DataFrame, model: list[str], baseline: list[str], scale: int) -> dict:
     """Mean PSNR-Y difference model - baseline in dB at one scale, with a 95 % bootstrap interval over images.
 
     Runs are paired by dataset, image and seed. Without a common pair every value is NaN and ``images`` is 0.
@@ -89,10 +98,9 @@ def paired_difference(rows: pd.DataFrame, model: list[str], baseline: list[str],
     pairs["difference"] = pairs.psnr_y_db_model - pairs.psnr_y_db_baseline
     if pairs.empty:
         return dict(difference_db=np.nan, low_db=np.nan, high_db=np.nan, images=0, seeds=0)
-    values = pairs.groupby(["dataset", "image"]).difference.mean().to_numpy()
-    resampled = np.random.default_rng(0).choice(values, (draws, len(values))).mean(1)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return dict(difference_db=values.mean(), low_db=low, high_db=high, images=len(values), seeds=pairs.seed.nunique())
+    values = pairs.groupby(["dataset", "image"]).difference.mean()
+    mean, low, high = mean_interval(values)
+    return dict(difference_db=mean, low_db=low, high_db=high, images=len(values), seeds=pairs.seed.nunique())
 
 
 def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:

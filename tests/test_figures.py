@@ -132,14 +132,6 @@ def test_gain_is_the_mean_difference_to_bicubic():
     assert [t.get_text() for t in axis.get_xticklabels()] == ["SPConv", "IGConv+", "IGConv+ − frequency loss"]
 
 
-def test_interval_of_a_mean():
-    values = np.random.default_rng(0).normal(3, 1, 400)
-    mean, low, high = figures.mean_interval(values)
-    assert mean == values.mean()
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
-    assert np.isnan(figures.mean_interval([1.0])[1:]).all()
-
-
 def test_styles_are_one_per_run_kind():
     assert figures.style("igconv", float("nan")) == figures.style("igconv", "")
     assert figures.style("spconv", "third")[0] == "SPConv (third)"

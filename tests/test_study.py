@@ -75,7 +75,7 @@ def test_sample_study_is_what_the_issue_asks():
 
 def test_sample_runs_share_one_budget():
     """The same >= 1500 steps, decaying rate, batch and data: no model has settings of its own."""
-    identity = {"upsampler", "scales", "variant", "dihedral", "igsample", "frequency_weight"}
+    identity = {"seed", "upsampler", "scales", "variant", "dihedral", "igsample", "frequency_weight"}
     budgets = {tuple(sorted((k, str(v)) for k, v in dataclasses.asdict(run).items() if k not in identity))
                for run in study.runs("sample").values()}  # fmt: skip
     assert len(budgets) == 1

@@ -43,13 +43,13 @@ def test_main_table_says_not_run_and_joins_fixed_scales():
     assert table.loc["spconv", "networks"] == "one per scale"
     assert table.loc["spconv", "sample_test x3"] == "not run"
     assert table.loc["spconv+", "sample_test x3"] == "-"  # planned at x2 only
-    assert len(table) == len(runs) - 2  # three SPConv networks are one line
+    assert len(table) == len(runs) - 3  # four SPConv networks (one of another seed) are one line
     some = rows({"edsr_tiny-spconv-x2-s0": [30.0, 31.0]}).assign(dataset="sample_test")
     assert tables.main(some, runs).set_index("model").loc["spconv", "sample_test x2"] == "30.50 / 0.3050"
 
 
 def test_ablation_compares_with_the_complete_run():
-    runs = study.runs("smoke")
+    runs = study.runs("sample")
     table = rows({"edsr_tiny-igconv+-s0": [30.0, 31.0], "edsr_tiny-igconv+-no_fft-s0": [29.0, 30.5]})
     found = tables.ablation(table, runs)
     assert set(found.ingredient) == {"frequency loss", "IGSample", "dihedral averaging"}
@@ -75,3 +75,11 @@ def test_paper_gains_equal_those_of_the_published_tables():
     line = table[(table.source == "paper") & (table.encoder == "EDSR") & (table.model == "igconv+")].iloc[0]
     assert [line[f"x{s} difference_db"] for s in (2, 3, 4)] == pytest.approx([0.082, 0.144, 0.182], abs=1e-6)
     assert line.baseline == "spconv+"
+
+
+def test_interval_of_a_mean():
+    values = np.random.default_rng(0).normal(3, 1, 400)
+    mean, low, high = tables.mean_interval(values)
+    assert mean == values.mean()
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+    assert np.isnan(tables.mean_interval([1.0])[1:]).all()
