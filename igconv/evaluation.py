@@ -31,7 +31,7 @@ def settings_hash(test_sets: Sequence[str]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def test_pair(image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+def benchmark_pair(image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     """(lr, hr), both uint8 (3, h, w): HR cropped to a multiple of the scale, LR by MATLAB's bicubic."""
     hr = modcrop(image, scale)
     return downsample(hr, scale, SETTINGS["degradation"]), hr
@@ -51,19 +51,28 @@ def upscale(model: Upscaler, lr: Tensor, scale: int, device="cpu") -> tuple[Tens
     return sr, time.perf_counter() - start
 
 
-def measure(model: Upscaler, test_sets: Sequence[str], scales: Sequence[int], device="cpu") -> Iterator[dict]:
-    """Rows with dataset, image, scale, psnr_y_db, ssim_y and seconds. Grey images count as RGB."""
+def benchmark_pairs(test_sets: Sequence[str], scales: Sequence[int]) -> Iterator[tuple[dict, Tensor, Tensor]]:
+    """(dict of dataset, image and scale, lr, hr) of every image of the sets. Grey images count as RGB."""
     for name in test_sets:
         for path in datasets.image_set(name).paths():
             image = read_image(path, grey_as_rgb=True)
             for scale in scales:
                 try:
-                    lr, hr = test_pair(image, scale)
-                    sr, seconds = upscale(model, lr, scale, device)
-                    quality = dict(psnr_y_db=psnr_y(sr, hr, scale), ssim_y=ssim_y(sr, hr, scale))
+                    lr, hr = benchmark_pair(image, scale)
                 except InputError as error:
-                    raise InputError(f"{path} at x{scale}: {error}") from None
-                yield dict(dataset=name, image=path.stem, scale=scale, **quality, seconds=seconds)
+                    raise InputError(f"{path}: {error}") from None
+                yield dict(dataset=name, image=path.stem, scale=scale), lr, hr
+
+
+def measure(model: Upscaler, test_sets: Sequence[str], scales: Sequence[int], device="cpu") -> Iterator[dict]:
+    """Rows with dataset, image, scale, psnr_y_db, ssim_y and seconds."""
+    for facts, lr, hr in benchmark_pairs(test_sets, scales):
+        scale = facts["scale"]
+        sr, seconds = upscale(model, lr, scale, device)
+        try:
+            yield dict(**facts, psnr_y_db=psnr_y(sr, hr, scale), ssim_y=ssim_y(sr, hr, scale), seconds=seconds)
+        except InputError as error:
+            raise InputError(f"{facts['dataset']}/{facts['image']} at x{scale}: {error}") from None
 
 
 def load_run(run: Run):
@@ -95,7 +104,7 @@ def _rows(profile, facts, model, test_sets, scales, weights_sha256, device) -> p
     path, settings = results.rows_file(profile, facts["run"]), settings_hash(test_sets)
     if path.is_file():
         known = results.read_table(path)
-        same = set(known.weights_sha256.fillna("")) == {weights_sha256} and set(known.settings_hash) == {settings}
+        same = set(known.weights_sha256) == {weights_sha256} and set(known.settings_hash) == {settings}
         if same and set(known.scale) == set(scales):
             return known
     fixed = dict(device=results.device_name(device), weights_sha256=weights_sha256, settings_hash=settings)
@@ -117,7 +126,7 @@ def validation_psnr(model, test_sets: Sequence[str], scales: Sequence[int], imag
             top, left = ((n - min(side, n)) // 2 for n in image.shape[-2:])
             centre = image[:, top : top + side, left : left + side]
             for scale in scales:
-                lr, hr = test_pair(centre, scale)
+                lr, hr = benchmark_pair(centre, scale)
                 values.append(psnr_y(upscale(model, lr, scale, device)[0], hr, scale))
     model.train(mode)
     return sum(values) / len(values)

@@ -92,8 +92,12 @@ def write_table(table: pd.DataFrame, path: Path, **facts) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV that an earlier notebook wrote. Raises InputError that names it when it is not there."""
+    """A CSV that an earlier notebook wrote; `TEXT_COLUMNS` hold str, "" where the cell is empty.
+
+    Raises InputError that names the file when it is not there.
+    """
     if not Path(path).is_file():
         raise InputError(f"{path} is missing; run the notebook that writes it first (./run_all.sh does)")
-    text = dict.fromkeys(TEXT_COLUMNS, "str")
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=text)
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT_COLUMNS, "str"))
+    text = [column for column in table.columns if column in TEXT_COLUMNS]
+    return table.assign(**{column: table[column].fillna("") for column in text})

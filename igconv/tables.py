@@ -193,7 +193,7 @@ def claims(
 
 def _cost_claims(budget: pd.DataFrame, upsamplers: pd.DataFrame) -> list[dict]:
     lines = []
-    for encoder, group in budget[budget.variant.fillna("") == ""].groupby("encoder"):
+    for encoder, group in budget[budget.variant == ""].groupby("encoder"):
         means = group.groupby("upsampler")[["steps", "training_seconds", "stored_parameters"]].mean()
         for model in ("igconv", "igconv+"):
             for column, what in (("steps", "training steps"), ("training_seconds", "training time"),

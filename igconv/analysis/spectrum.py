@@ -13,10 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from igconv import datasets
 from igconv.errors import InputError, choose
-from igconv.evaluation import Upscaler, bicubic, load_run, test_pair, upscale
-from igconv.images import read_image
+from igconv.evaluation import Upscaler, benchmark_pairs, bicubic, load_run, upscale
 from igconv.metrics import luma
 from igconv.study import Run
 
@@ -74,13 +72,9 @@ def measure(
     model: Upscaler, test_sets: Sequence[str], scales: Sequence[int], device="cpu", edges: np.ndarray | None = None
 ) -> Iterator[pd.DataFrame]:
     """Bands of every test image and scale: dataset, image, scale and the last five of `COLUMNS`."""
-    for name in test_sets:
-        for path in datasets.image_set(name).paths():
-            image = read_image(path, grey_as_rgb=True)
-            for scale in scales:
-                lr, hr = test_pair(image, scale)
-                table = band_errors(upscale(model, lr, scale, device)[0], hr, scale, edges)
-                yield table.assign(dataset=name, image=path.stem, scale=scale)
+    for facts, lr, hr in benchmark_pairs(test_sets, scales):
+        sr, _ = upscale(model, lr, facts["scale"], device)
+        yield band_errors(sr, hr, facts["scale"], edges).assign(**facts)
 
 
 def of_run(run: Run, device="cpu", edges: np.ndarray | None = None) -> pd.DataFrame:
