@@ -18,26 +18,18 @@ from torch import Tensor
 
 from igconv.errors import InputError
 from igconv.files import write
-from igconv.tables import mean_interval
+from igconv.tables import mean_interval, run_label
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")  # fmt: skip
 GREY = "#8C8C8C"
 
-# (upsampler, variant) -> (label, colour), in the order of legends.
-STYLES = {
-    ("bicubic", ""): ("bicubic", GREY),
-    ("spconv", ""): ("SPConv", ORANGE),
-    ("spconv+", ""): ("SPConv+", RED),
-    ("igconv", ""): ("IGConv", SKY),
-    ("igconv+", ""): ("IGConv+", BLUE),
-    ("igconv+", "no_fft"): ("IGConv+ − frequency loss", GREEN),
-    ("igconv+", "no_igsample"): ("IGConv+ − IGSample", PURPLE),
-    ("igconv+", "no_dihedral"): ("IGConv+ − dihedral averaging", BLACK),
-    ("igconv", "fft"): ("IGConv + frequency loss", GREEN),
-    ("igconv", "igsample"): ("IGConv + IGSample", PURPLE),
-    ("igconv", "dihedral"): ("IGConv + dihedral averaging", BLACK),
-}
+# (upsampler, variant) -> colour, in the order of legends.
+COLOURS = {
+    ("bicubic", ""): GREY, ("spconv", ""): ORANGE, ("spconv+", ""): RED, ("igconv", ""): SKY, ("igconv+", ""): BLUE,
+    ("igconv+", "no_fft"): GREEN, ("igconv+", "no_igsample"): PURPLE, ("igconv+", "no_dihedral"): BLACK,
+    ("igconv", "fft"): GREEN, ("igconv", "igsample"): PURPLE, ("igconv", "dihedral"): BLACK,
+}  # fmt: skip
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, BLACK, GREY)  # where lines are not runs
 RC = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "xtick.labelsize": 8,
@@ -57,24 +49,19 @@ class Picture(Figure):
         return _encoded(self, "png", dpi=110)
 
 
-def style(upsampler: str, variant="") -> tuple[str, str]:
-    """(label, colour) of a run; a variant without an entry has the colour of its upsampler and its own name."""
-    variant = variant if isinstance(variant, str) else ""
-    known = STYLES.get((upsampler, variant))
-    if known:
-        return known
-    label, colour = STYLES.get((upsampler, ""), (upsampler, GREY))
-    return f"{label} ({variant})" if variant else label, colour
+def style(upsampler: str, variant: str = "") -> tuple[str, str]:
+    """(label, colour) of a run; a variant without an entry has the colour of its upsampler."""
+    return run_label(upsampler, variant), COLOURS.get((upsampler, variant), COLOURS.get((upsampler, ""), GREY))
 
 
 def labelled(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """(rows with a column ``label``, colours by label in the order of `STYLES`); needs upsampler and variant."""
+    """(rows with a column ``label``, colours by label in the order of `COLOURS`); needs upsampler and variant."""
     if not len(rows):
         raise InputError("nothing to draw: the table has no rows")
-    styles = [style(u, v) for u, v in zip(rows.upsampler, rows.variant, strict=True)]
-    order = list(dict(STYLES.values()))
-    by_label = sorted(dict(styles).items(), key=lambda s: order.index(s[0]) if s[0] in order else len(order))
-    return rows.assign(label=[name for name, _ in styles]), dict(by_label)
+    kinds = list(zip(rows.upsampler, rows.variant, strict=True))
+    order = list(COLOURS)
+    by_kind = sorted(dict.fromkeys(kinds), key=lambda kind: order.index(kind) if kind in order else len(order))
+    return rows.assign(label=[run_label(*kind) for kind in kinds]), dict(style(*kind) for kind in by_kind)
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> None:
@@ -96,6 +83,7 @@ def _panels(rows: int, columns: int, width: float, height: float, **options) -> 
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
+@_styled
 def training_curves(records: pd.DataFrame, bicubic_psnr_y_db: float | None = None) -> Figure:
     """L1 loss and validation PSNR against steps; records: run, upsampler, variant, step, l1, psnr_y_db.
 
@@ -254,7 +242,7 @@ def kernel_patterns(patterns: pd.DataFrame) -> Figure:
             axis.spines[["top", "right"]].set_visible(True)
             if i == 0:
                 axis.set_title(str(channel), fontsize=7)
-        name = f"{model} x{scale}" if patterns.model.nunique() > 1 else f"x{scale}"
+        name = f"x{scale}" if patterns.model.nunique() == 1 else f"{model.removesuffix(f' x{scale}')} x{scale}"
         axes[i, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     figure.supxlabel("input channel (number above); each picture is one low-resolution pixel", fontsize=8)
     return figure

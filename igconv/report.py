@@ -23,7 +23,7 @@ FIGURES = {
     "kernel_patterns": "What single channels paint into an output cell: SPConv per scale, and one IGConv at r = 2, 3, "
     "4, 32.",
     "correlation_bars": "Correlation of kernel patterns across scales, with the 95 % quantile under shuffling.",
-    "band_errors": "Error energy relative to the image's energy per radial frequency band. The dotted line is the "
+    "band_errors": "Error energy relative to the image's energy per radial frequency band. The dashed line is the "
     "Nyquist frequency of the LR image.",
     "efficiency_bars": "Cost of the upsampler alone on this machine, and the paper's figures for another machine.",
     "generation_time": "Time to generate a kernel bank against the scale.",
@@ -31,7 +31,7 @@ FIGURES = {
 }
 TABLES = {
     "main": "PSNR-Y in dB / SSIM, means over the test images.",
-    "claims": "The paper's claims against this study. Verdicts follow from rules, see igconv/tables.py.",
+    "claims": "The paper's claims at the budget of this profile. Verdicts follow from rules, see igconv/tables.py.",
     "fixed_vs_multi": "One model for all scales minus the fixed-scale model of the same scale, paired by image.",
     "ablation": "Variants minus their reference, paired by image.",
     "budget": "Training budget and stored parameters.",
@@ -90,8 +90,14 @@ def _table(path: Path) -> str:
     return table.to_html(index=False, border=0, na_rep="", float_format=lambda v: f"{round(v, 3) + 0.0:.3f}")
 
 
-def _picture(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode() if path.is_file() else ""
+def _picture(path: Path) -> dict | None:
+    """Base64 data of a figure and its width on the page: 200 pixels of the file are 110 there, for every figure."""
+    from PIL import Image
+
+    if not path.is_file():
+        return None
+    with Image.open(path) as image:
+        return {"data": base64.b64encode(path.read_bytes()).decode(), "width": image.width * 110 // 200}
 
 
 if __name__ == "__main__":

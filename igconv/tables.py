@@ -14,7 +14,16 @@ from igconv.study import Run
 NOISE_DB = 0.05  # run-to-run noise of the field: what a difference from a single seed has to exceed
 INGREDIENTS = {"no_fft": "frequency loss", "no_igsample": "IGSample", "no_dihedral": "dihedral averaging",
                "fft": "frequency loss", "igsample": "IGSample", "dihedral": "dihedral averaging"}  # fmt: skip
+NAMES = {"spconv": "SPConv", "spconv+": "SPConv+", "igconv": "IGConv", "igconv+": "IGConv+"}
 PAPER_TABLES = ("table2_div2k", "table3_df2k", "table4_pretrain")
+
+
+def run_label(upsampler: str, variant: str = "") -> str:
+    """Name of a kind of run for people, in the paper's spelling: "IGConv+ − frequency loss"."""
+    name = NAMES.get(upsampler, upsampler)
+    if variant in INGREDIENTS:
+        return f"{name} {'−' if variant.startswith('no_') else '+'} {INGREDIENTS[variant]}"
+    return f"{name} ({variant})" if variant else name
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -58,7 +67,7 @@ def main(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
     families: dict[tuple, list[Run]] = {}
     for run in runs.values():
         kind = "one per scale" if len(run.scales) == 1 else "one for all"
-        families.setdefault((run.encoder, f"{run.upsampler} {run.variant}".strip(), kind), []).append(run)
+        families.setdefault((run.encoder, run_label(run.upsampler, run.variant), kind), []).append(run)
     lines = []
     if (rows.run == "bicubic").any():
         families = {("", "bicubic", ""): [], **families}
@@ -114,8 +123,8 @@ def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
                 for scale in sorted({s for run in own if run.upsampler == baseline for s in run.scales}):
                     fixed = [run.name for run in own if run.upsampler == baseline and run.scales == (scale,)]
                     if multi and fixed:
-                        lines.append(dict(encoder=encoder, model=upsampler, baseline=baseline, scale=scale,
-                                          **paired_difference(rows, multi, fixed, scale)))  # fmt: skip
+                        lines.append(dict(encoder=encoder, model=run_label(upsampler), baseline=run_label(baseline),
+                                          scale=scale, **paired_difference(rows, multi, fixed, scale)))  # fmt: skip
     return pd.DataFrame(lines)
 
 
@@ -131,7 +140,7 @@ def ablation(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
         ]  # fmt: skip
         for scale in changed[0].scales:
             lines.append(dict(
-                encoder=encoder, model=f"{upsampler} {variant}", ingredient=INGREDIENTS[variant],
+                encoder=encoder, model=run_label(upsampler, variant), ingredient=INGREDIENTS[variant],
                 change="left out" if variant.startswith("no_") else "added", scale=scale,
                 **paired_difference(rows, [run.name for run in changed], reference, scale),
             ))  # fmt: skip
@@ -169,12 +178,12 @@ def claims(
     below 1, else "differs"; "not run" without the runs.
     """
     lines = []
-    statements = {"igconv": ("equal PSNR with one model for all scales", -NOISE_DB),
-                  "igconv+": ("better PSNR than the fixed-scale model", 0.0)}  # fmt: skip
-    for row in difference[difference.baseline == "spconv"].itertuples():
+    statements = {"IGConv": ("equal PSNR with one model for all scales", -NOISE_DB),
+                  "IGConv+": ("better PSNR than the fixed-scale model", 0.0)}  # fmt: skip
+    for row in difference[difference.baseline == "SPConv"].itertuples():
         claim, target = statements[row.model]
         # "Equal" is a band around zero: the noise is in its target already.
-        seeds = 2 if row.model == "igconv" else row.seeds
+        seeds = 2 if row.model == "IGConv" else row.seeds
         lines.append(dict(claim=f"{row.model}: {claim}", measure=f"PSNR-Y minus {row.baseline}, equal steps per model",
                           encoder=row.encoder, scale=f"x{row.scale}", value=row.difference_db, low=row.low_db,
                           high=row.high_db, unit="dB",
@@ -200,14 +209,14 @@ def _cost_claims(budget: pd.DataFrame, upsamplers: pd.DataFrame) -> list[dict]:
                                  ("stored_parameters", "stored parameters")):  # fmt: skip
                 known = {"spconv", model} <= set(means.index)
                 ratio = means.loc[model, column] / means.loc["spconv", column] if known else np.nan
-                lines.append(dict(claim=f"{model}: a third of the {what}", measure="one model / three SPConv models",
-                                  encoder=encoder, scale="x2, x3, x4", value=ratio, unit="ratio",
+                lines.append(dict(claim=f"{run_label(model)}: a third of the {what}", encoder=encoder,
+                                  measure="one model / three SPConv models", scale="x2, x3, x4", value=ratio, unit="ratio",
                                   verdict=_judge_ratio(ratio, 1 / 3)))  # fmt: skip
     stored = upsamplers[(upsamplers.form == "instantiated") | upsamplers.upsampler.isin(["SPConv", "SPConv+"])]
     latency = stored.set_index("upsampler").latency_ms
     for model, baseline in (("IGConv", "SPConv"), ("IGConv+", "SPConv+")):
         ratio = latency[model] / latency[baseline]
-        lines.append(dict(claim=f"{model.lower()}: no slower than {baseline} after instantiation",
+        lines.append(dict(claim=f"{model}: no slower than {baseline} after instantiation",
                           measure="latency of the upsampler alone, ratio", encoder="", unit="ratio",
                           scale=f"x{stored.scale.iloc[0]}", value=ratio, verdict=_judge_ratio(ratio, 1.0)))  # fmt: skip
     return lines
@@ -229,7 +238,7 @@ def beside_paper(difference: pd.DataFrame) -> pd.DataFrame:
         baseline = "SPConv+" if pd.notna(values.get("SPConv+")) else "SPConv"
         for model in ("IGConv", "IGConv+"):
             if pd.notna(values.get(model)):
-                lines.append(dict(source="paper", encoder=encoder, baseline=baseline.lower(), model=model.lower(),
+                lines.append(dict(source="paper", encoder=encoder, baseline=baseline, model=model,
                                   scale=scale, difference_db=values[model] - values[baseline]))  # fmt: skip
     table = pd.DataFrame(lines).pivot(
         index=["source", "encoder", "baseline", "model"], columns="scale", values="difference_db"

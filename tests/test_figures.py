@@ -133,7 +133,6 @@ def test_gain_is_the_mean_difference_to_bicubic():
 
 
 def test_styles_are_one_per_run_kind():
-    assert figures.style("igconv", float("nan")) == figures.style("igconv", "")
     assert figures.style("spconv", "third")[0] == "SPConv (third)"
     _, colours = figures.labelled(rows())
     assert list(colours) == ["bicubic", "SPConv", "IGConv+", "IGConv+ − frequency loss"]

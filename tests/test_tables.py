@@ -40,12 +40,12 @@ def test_main_table_says_not_run_and_joins_fixed_scales():
     runs = study.runs("smoke")
     empty = pd.DataFrame(columns=["run", "dataset", "scale", "psnr_y_db", "ssim_y"])
     table = tables.main(empty, runs).set_index("model")
-    assert table.loc["spconv", "networks"] == "one per scale"
-    assert table.loc["spconv", "sample_test x3"] == "not run"
-    assert table.loc["spconv+", "sample_test x3"] == "-"  # planned at x2 only
+    assert table.loc["SPConv", "networks"] == "one per scale"
+    assert table.loc["SPConv", "sample_test x3"] == "not run"
+    assert table.loc["SPConv+", "sample_test x3"] == "-"  # planned at x2 only
     assert len(table) == len(runs) - 3  # four SPConv networks (one of another seed) are one line
     some = rows({"edsr_tiny-spconv-x2-s0": [30.0, 31.0]}).assign(dataset="sample_test")
-    assert tables.main(some, runs).set_index("model").loc["spconv", "sample_test x2"] == "30.50 / 0.3050"
+    assert tables.main(some, runs).set_index("model").loc["SPConv", "sample_test x2"] == "30.50 / 0.3050"
 
 
 def test_ablation_compares_with_the_complete_run():
@@ -70,11 +70,11 @@ def test_ablation_of_every_profile_finds_its_reference():
 def test_paper_gains_equal_those_of_the_published_tables():
     """EDSR, mean of five sets: IGConv+ over SPConv+ is +.082, +.144, +.182 dB (FACTS, section 3)."""
     table = tables.beside_paper(
-        pd.DataFrame([dict(encoder="e", baseline="spconv", model="igconv", scale=2, difference_db=1.0)])
+        pd.DataFrame([dict(encoder="e", baseline="SPConv", model="IGConv", scale=2, difference_db=1.0)])
     )
-    line = table[(table.source == "paper") & (table.encoder == "EDSR") & (table.model == "igconv+")].iloc[0]
+    line = table[(table.source == "paper") & (table.encoder == "EDSR") & (table.model == "IGConv+")].iloc[0]
     assert [line[f"x{s} difference_db"] for s in (2, 3, 4)] == pytest.approx([0.082, 0.144, 0.182], abs=1e-6)
-    assert line.baseline == "spconv+"
+    assert line.baseline == "SPConv+"
 
 
 def test_interval_of_a_mean():
