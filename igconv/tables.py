@@ -210,7 +210,7 @@ def _cost_claims(budget: pd.DataFrame, upsamplers: pd.DataFrame) -> list[dict]:
                 known = {"spconv", model} <= set(means.index)
                 ratio = means.loc[model, column] / means.loc["spconv", column] if known else np.nan
                 lines.append(dict(claim=f"{run_label(model)}: a third of the {what}", encoder=encoder,
-                                  measure="one model / three SPConv models", scale="x2, x3, x4", value=ratio, unit="ratio",
+                                  measure="one model / three SPConv models", scale="x2-x4", value=ratio, unit="ratio",
                                   verdict=_judge_ratio(ratio, 1 / 3)))  # fmt: skip
     stored = upsamplers[(upsamplers.form == "instantiated") | upsamplers.upsampler.isin(["SPConv", "SPConv+"])]
     latency = stored.set_index("upsampler").latency_ms
