@@ -35,7 +35,7 @@ def train(run: Run, accelerator: str = "auto", devices: int = 1, wait: bool = Fa
 
     A finished run yields its stored records and trains nothing; an interrupted one continues from its last
     checkpoint after yielding what is known. Files, below ``results/<profile>/runs/<run>/``: config.json,
-    last.ckpt (while training), record.csv, provenance.json, model.safetensors (the EMA weights if there are).
+    last.ckpt, record.csv, provenance.json, model.safetensors (the EMA weights if there are).
 
     Yields:
         Every ``record_every`` steps: step, loss, l1, frequency_l1 (means since the last record; the last one before
@@ -138,7 +138,7 @@ def _train(run: Run, fabric, folder) -> Iterator[dict]:
         if run.validate_every and (done % run.validate_every == 0 or done == run.steps):
             record["psnr_y_db"] = validation_psnr(ema if run.ema else raw, run.test_sets, run.scales)
         records.append(record)
-        if fabric.is_global_zero and (done % run.checkpoint_every == 0 and done != run.steps):
+        if fabric.is_global_zero and (done % run.checkpoint_every == 0 or done == run.steps):
             _checkpoint(run, folder, done, records, raw, ema, optimizer)
         yield record
         clock = time.perf_counter()  # validation, checkpoints and plots are not training time
@@ -169,7 +169,7 @@ def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def _checkpoint(run: Run, folder, step: int, records: list[dict], model, ema, optimizer) -> None:
-    state = dict(config_hash=run.config_hash(), step=step, records=records, model=model.state_dict(),
+    state = dict(config_hash=run.config_hash(), step=step, steps=run.steps, records=records, model=model.state_dict(),
                  ema=ema.state_dict(), optimizer=optimizer.state_dict())  # fmt: skip
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -183,6 +183,8 @@ def _resume(run: Run, folder, model, ema, optimizer, device) -> tuple[int, list[
         return 0, []
     state = checkpoints.read_pickle(path)
     if state.get("config_hash") != run.config_hash():
+        if state.get("step") is not None and state["step"] == state.get("steps"):
+            return 0, []  # a finished training under other settings: nothing is lost by starting anew
         raise InputError(f"{path} belongs to other settings of {run.name}; move it away to start again")
     try:
         model.load_state_dict(state["model"])
@@ -204,6 +206,6 @@ def _finish(run: Run, fabric, folder, records: list[dict], model) -> None:
         facts["peak_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
     write(folder / "record.csv", pd.DataFrame(records).to_csv(index=False))
     results.write_json(results.provenance(**facts), folder / "provenance.json")
-    # The weights come last: their presence says that the run is finished.
+    # The weights come last: their presence says that the run is finished. The last checkpoint stays, because
+    # Snakemake deletes the outputs of a job that was killed after this line and calls it again.
     checkpoints.save(model, folder / "model.safetensors", run=run.name, config_hash=run.config_hash())
-    (folder / "last.ckpt").unlink(missing_ok=True)

@@ -58,7 +58,7 @@ def test_files_and_records(go, tiny_run):
     records = go(run)
     folder = folder_of(run)
     assert {p.name for p in folder.iterdir()} - {".lock0"} == {
-        "config.json", "provenance.json", "record.csv", "model.safetensors"}  # fmt: skip
+        "config.json", "provenance.json", "record.csv", "model.safetensors", "last.ckpt"}  # fmt: skip
     assert [r["step"] for r in records] == [2, 4, 5]
     for record in records:
         assert record["loss"] == pytest.approx(record["l1"] + run.frequency_weight * record["frequency_l1"])
@@ -121,7 +121,42 @@ def test_resume_equals_an_uninterrupted_run(go, tiny_run, weights_of, monkeypatc
     torch.manual_seed(99)
     assert without_times(go(run)) == without_times(whole)
     assert equal(weights_of(run), weights)
-    assert not (folder_of(run) / "last.ckpt").exists()
+
+
+def test_a_lost_result_comes_back_without_training(go, tiny_run, weights_of, monkeypatch):
+    """Snakemake deletes the outputs of a job killed at its very end; the last checkpoint still has everything."""
+    records, weights = go(tiny_run), weights_of(tiny_run)
+    for name in ("model.safetensors", "record.csv", "config.json", "provenance.json"):
+        (folder_of(tiny_run) / name).unlink()
+    monkeypatch.setattr(PatchSource, "micro_batch", lambda *_: pytest.fail("trained again"))
+    assert str(go(tiny_run)) == str(records)  # times included; as text, because NaN is not equal to itself
+    assert equal(weights_of(tiny_run), weights)
+
+
+def test_a_finished_checkpoint_of_other_settings_gives_way(go, tiny_run):
+    """A changed table of runs trains again by itself when the old training had ended."""
+    go(tiny_run)
+    (folder_of(tiny_run) / "model.safetensors").unlink()
+    assert [r["step"] for r in go(replace(tiny_run, learning_rate=1e-4))] == [2, 4, 6]
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_model(results_root):
+    """gloo on the CPU through the command line: equal up to float summation, and two processes took part."""
+    name = "edsr_tiny-igconv+-s0"
+    folder = results_root / "smoke" / "runs" / name
+    found = []
+    for devices in ("1", "2"):
+        words = ["train", name, "--profile", "smoke", "--accelerator", "cpu", "--devices", devices]
+        done = subprocess.run([sys.executable, "-m", "igconv.cli", *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-500:]
+        assert json.loads((folder / "provenance.json").read_text())["world_size"] == int(devices)
+        assert (folder / ".lock1").exists() == (devices == "2")
+        found.append(checkpoints.read_weights(folder / "model.safetensors"))
+        (folder / "model.safetensors").unlink()
+        (folder / "last.ckpt").unlink()
+    for key, value in found[0].items():
+        assert torch.allclose(value, found[1][key], atol=1e-5), key
 
 
 def test_resume_does_not_repeat_steps(tiny_run, go, monkeypatch):
