@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def read_pickle(path: str | Path) -> dict:
     if not Path(path).is_file():
         raise InputError(f"no checkpoint at {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here: pickle, zip, EOF, runtime
         reason = "it holds code, not only weights" if "weights_only" in str(error) else "truncated or not a checkpoint"
         raise InputError(f"cannot read {path}: {reason}") from None

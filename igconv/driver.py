@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -71,7 +72,7 @@ def run(profile: str, jobs: int, keep_going: bool) -> int:
             try:
                 failed = _show(child, source)
             except KeyboardInterrupt:
-                child.terminate()
+                child.send_signal(signal.SIGINT)  # at a terminal it has got one already; SIGTERM would end nothing soon
                 child.wait()
                 print("stopped; the same command continues from here")
                 return 130

@@ -1,6 +1,7 @@
 """Read and write images: 8-bit RGB, (3, H, W) uint8 tensors."""
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def read_image(path: str | Path, grey_as_rgb: bool = False) -> Tensor:
     if not path.is_file():
         raise InputError(f"no image at {path}")
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             # Pillow turns 16-bit colour into 8-bit silently; only the decoder's arguments tell.
             is_16_bit = any("16" in str(tile[3]) for tile in image.tile)
             image.load()

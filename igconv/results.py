@@ -98,6 +98,9 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     if not Path(path).is_file():
         raise InputError(f"{path} is missing; run the notebook that writes it first (./run_all.sh does)")
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT_COLUMNS, "str"))
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT_COLUMNS, "str"))
+    except ValueError as error:  # pandas' errors of an empty, damaged or binary file
+        raise InputError(f"cannot read {path}: {error}") from None
     text = [column for column in table.columns if column in TEXT_COLUMNS]
     return table.assign(**{column: table[column].fillna("") for column in text})
