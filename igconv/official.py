@@ -8,18 +8,13 @@ becomes (out, in) here. An option that is left out has the default of the author
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
 from igconv.checkpoints import read_weights
 from igconv.errors import InputError, choose
 from igconv.model import SuperResolver, build_model
+from igconv.strict import REQUIRED, load_strict, with_defaults
 
-# option -> default; REQUIRED has none. Options that change nothing at inference are accepted and not used:
-# `return_skip` makes the training forward return a second image for a loss no configuration uses.
-REQUIRED = object()
-IGCONV = dict(dim=REQUIRED, kernel_size=REQUIRED, implicit_dim=256, latent_layers=4, geo_ensemble=True, max_s=4)
-IGSAMPLE = dict(dim=REQUIRED, kernel_size=3, implicit_dim=128, latent_layers=2, geo_ensemble=True, max_s=4)
+# option -> default. Options that change nothing at inference are accepted and not used: `return_skip` makes the
+# training forward return a second image for a loss no configuration uses.
 EDSR_IG = dict(num_in_ch=REQUIRED, num_out_ch=REQUIRED, upscale=None, num_feat=64, num_block=16, res_scale=1.0,
                img_range=255.0, rgb_mean=(0.4488, 0.4371, 0.4040), sk_kernel_size=3, implicit_dim=256,
                latent_layers=4, geo_ensemble=False)  # fmt: skip
@@ -86,41 +81,12 @@ def load_official(checkpoint: str | Path | Mapping, network_g: Mapping | None = 
         network_g = RELEASE_FILES[name]
     kind = choose(network_g.get("type", ""), CLASSES, "network_g type")
     defaults, construct, upsampler_prefix = CLASSES[kind]
-    options = _with_defaults({k: v for k, v in network_g.items() if k != "type"}, defaults, kind)
+    options = with_defaults({k: v for k, v in network_g.items() if k != "type"}, defaults, kind)
     model = construct(options)
     state = read_weights(checkpoint)
     prefixes = {upsampler_prefix: "upsampler.hyper.", "skip.convs.": "sampler.hyper."}
-    _load(model, {_renamed(k, prefixes, "encoder."): v for k, v in state.items()}, kind)
+    load_strict(model, {_renamed(k, prefixes, "encoder."): v for k, v in state.items()}, kind)
     return model.eval()
-
-
-def igconv_from_official(cls, state: Mapping[str, Tensor], kwargs: dict):
-    """See `igconv.upsamplers.IGConv.from_official`."""
-    module = cls(**_module_options(_with_defaults(kwargs, IGCONV, "IGConv")))
-    _load(module, {f"hyper.{k}": v for k, v in state.items()}, "IGConv")
-    return module
-
-
-def igsample_from_official(cls, state: Mapping[str, Tensor], kwargs: dict):
-    """See `igconv.upsamplers.IGSample.from_official`. Keys start with ``convs.`` in the authors' module."""
-    module = cls(**_module_options(_with_defaults(kwargs, IGSAMPLE, "IGSample")))
-    _load(module, {"hyper." + k.removeprefix("convs."): v for k, v in state.items()}, "IGSample")
-    return module
-
-
-def _module_options(o: dict) -> dict:
-    return dict(channels=o["dim"], kernel_size=o["kernel_size"], hidden_dim=o["implicit_dim"],
-                num_layers=o["latent_layers"], dihedral=o["geo_ensemble"], max_scale=o["max_s"])  # fmt: skip
-
-
-def _with_defaults(options: Mapping, defaults: dict, kind: str) -> dict:
-    for name in options:
-        choose(name, defaults, f"option of {kind}")
-    merged = {**defaults, **options}
-    missing = [name for name, value in merged.items() if value is REQUIRED]
-    if missing:
-        raise InputError(f"{kind} needs {', '.join(missing)}")
-    return merged
 
 
 def _renamed(key: str, prefixes: dict[str, str], otherwise: str) -> str:
@@ -128,19 +94,3 @@ def _renamed(key: str, prefixes: dict[str, str], otherwise: str) -> str:
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)
     return otherwise + key
-
-
-def _load(module: nn.Module, state: Mapping[str, Tensor], kind: str) -> None:
-    """Copy ``state`` into ``module``: every key must be there, none may be left over, shapes must fit."""
-    own = module.state_dict()
-    missing, additional = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or additional:
-        raise InputError(f"the checkpoint does not fit {kind}: missing {missing[:5]}, additional {additional[:5]}")
-    fitted = {}
-    for key, value in state.items():
-        is_linear = own[key].ndim == 2 and value.ndim == 4 and value.shape[2:] == (1, 1)
-        fitted[key] = value.flatten(1) if is_linear else value
-        if fitted[key].shape != own[key].shape:
-            raise InputError(f"{key} of {kind} has shape {tuple(value.shape)}, expected {tuple(own[key].shape)}")
-    with torch.no_grad():
-        module.load_state_dict(fitted)

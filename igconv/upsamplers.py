@@ -19,6 +19,10 @@ from torch import Tensor, nn
 
 from igconv.errors import InputError, positive_integer, positive_integers
 from igconv.hypernetwork import HyperNetwork, conv_subpixels
+from igconv.strict import REQUIRED, load_strict, with_defaults
+
+# Constructor arguments of the authors' modules that have a default, and `dim`, which has none.
+OFFICIAL_DEFAULTS = dict(dim=REQUIRED, implicit_dim=256, latent_layers=4, geo_ensemble=True, max_s=4)
 
 
 def prime_stages(scale: int) -> list[int]:
@@ -118,9 +122,7 @@ class IGConv(nn.Module):
     @classmethod
     def from_official(cls, state: dict[str, Tensor], **kwargs) -> "IGConv":
         """The authors' ``IGConv`` from its state dict and constructor arguments (their names and defaults)."""
-        from igconv.official import igconv_from_official
-
-        return igconv_from_official(cls, state, kwargs)
+        return _from_official(cls, state, {**OFFICIAL_DEFAULTS, "kernel_size": REQUIRED}, kwargs)
 
 
 class IGSample(nn.Module):
@@ -164,9 +166,10 @@ class IGSample(nn.Module):
     @classmethod
     def from_official(cls, state: dict[str, Tensor], **kwargs) -> "IGSample":
         """The authors' ``IGSample`` from its state dict and constructor arguments (their names and defaults)."""
-        from igconv.official import igsample_from_official
-
-        return igsample_from_official(cls, state, kwargs)
+        defaults = {**OFFICIAL_DEFAULTS, "kernel_size": 3, "implicit_dim": 128, "latent_layers": 2}
+        return _from_official(
+            cls, {key.removeprefix("convs."): value for key, value in state.items()}, defaults, kwargs
+        )
 
 
 class FixedSample(nn.Module):
@@ -178,6 +181,13 @@ class FixedSample(nn.Module):
 
     def forward(self, lr: Tensor, features: Tensor) -> Tensor:
         return sample_lr(lr, self.conv(features), self.scale)
+
+
+def _from_official(cls, state: dict[str, Tensor], defaults: dict, kwargs: dict):
+    o = with_defaults(kwargs, defaults, cls.__name__)
+    module = cls(o["dim"], o["kernel_size"], o["implicit_dim"], o["latent_layers"], o["geo_ensemble"], o["max_s"])
+    load_strict(module, {f"hyper.{key}": value for key, value in state.items()}, cls.__name__)
+    return module
 
 
 def sample_lr(lr: Tensor, fields: Tensor, scale: int) -> Tensor:
