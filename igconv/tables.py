@@ -251,4 +251,4 @@ def write(profile: str, name: str, table: pd.DataFrame) -> None:
     """``tables/<name>.csv`` with provenance and ``tables/<name>.md`` for people."""
     path = results.root(profile) / "tables" / f"{name}.csv"
     results.write_table(table, path, profile=profile)
-    write_file(path.with_suffix(".md"), table.to_markdown(index=False, floatfmt=".3f") + "\n")
+    write_file(path.with_suffix(".md"), table.to_markdown(index=False, floatfmt=".3f", missingval="") + "\n")
