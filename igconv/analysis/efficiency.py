@@ -242,5 +242,7 @@ def budget_summary(budget: pd.DataFrame) -> pd.DataFrame:
                              scales="-".join(sorted(wanted, key=int)), **sums,
                              device=" / ".join(group.device.unique())))  # fmt: skip
     table = pd.concat([pd.DataFrame(rows), multi.drop(columns="run").assign(models=1)], ignore_index=True)
-    return table.reindex(columns=["encoder", "upsampler", "variant", "seed", "models", "scales", "steps", "images",
-                                  "training_seconds", "stored_parameters", "device"])  # fmt: skip
+    table = table.reindex(columns=["encoder", "upsampler", "variant", "seed", "models", "scales", "steps", "images",
+                                   "training_seconds", "stored_parameters", "device"])  # fmt: skip
+    # Sums of a row of mixed types come as floats; counts are counts.
+    return table.astype({"steps": int, "images": int, "stored_parameters": int})
