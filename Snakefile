@@ -1,6 +1,7 @@
 # The order of the study: which notebook needs what, and what it leaves. Called by run_all.sh through igconv.driver.
 # Executed notebooks stand under `log:`, because Snakemake deletes the outputs of a failed job and keeps its logs.
 # A run's last.ckpt is not declared at all, so that a second try resumes from it.
+import re
 import sys
 
 from igconv import results, study
@@ -9,7 +10,6 @@ PROFILE = config["profile"]
 ROOT = results.root(PROFILE)
 RUNS = study.runs(PROFILE)
 EXECUTE = f'"{sys.executable}" -m igconv.notebooks {{input.notebook:q}} {{log.notebook:q}} profile={PROFILE}'
-FIXED = [run.name for run in RUNS.values() if run.upsampler.startswith("spconv")]
 
 
 def notebook(name):
@@ -44,7 +44,7 @@ rule train:
     wildcard_constraints: run="|".join(re.escape(name) for name in RUNS)
     # A changed entry in the table of runs changes this hash, and the run is made again.
     params: settings=lambda wildcards: RUNS[wildcards.run].config_hash()
-    # The longest first, so that no core waits at the end.
+    # Trainings first: the short analyses fill the cores at the end.
     priority: 1
     shell: EXECUTE + " run={wildcards.run}"
 
