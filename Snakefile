@@ -9,6 +9,8 @@ from igconv import results, study
 PROFILE = config["profile"]
 ROOT = results.root(PROFILE)
 RUNS = study.runs(PROFILE)
+# A changed table of runs changes these; paths are no trigger, because a moved folder is no new study.
+SETTINGS = [run.config_hash() for run in RUNS.values()]
 EXECUTE = f'"{sys.executable}" -m igconv.notebooks {{input.notebook:q}} {{log.notebook:q}} profile={PROFILE}'
 
 
@@ -53,24 +55,28 @@ rule evaluate:
     output: [f"{ROOT}/rows/{name}.csv" for name in ["bicubic", *RUNS]]
     log: notebook=executed("02_evaluate")
     threads: workflow.cores
+    params: settings=SETTINGS
     shell: EXECUTE
 
 rule similarity:
     input: weights(RUNS), notebook=notebook("03_encoder_similarity")
     output: f"{ROOT}/analysis/similarity/cka.csv"
     log: notebook=executed("03_encoder_similarity")
+    params: settings=SETTINGS
     shell: EXECUTE
 
 rule correlation:
     input: weights(RUNS), notebook=notebook("04_spconv_correlation")
     output: f"{ROOT}/analysis/correlation/correlation.csv"
     log: notebook=executed("04_spconv_correlation")
+    params: settings=SETTINGS
     shell: EXECUTE
 
 rule spectrum:
     input: weights(RUNS), notebook=notebook("05_spectral_bias")
     output: f"{ROOT}/analysis/spectrum/bands.csv"
     log: notebook=executed("05_spectral_bias")
+    params: settings=SETTINGS
     shell: EXECUTE
 
 rule efficiency:
@@ -79,6 +85,7 @@ rule efficiency:
     log: notebook=executed("06_efficiency")
     # It measures time, so nothing may run beside it.
     threads: workflow.cores
+    params: settings=SETTINGS
     shell: EXECUTE
 
 rule tables:

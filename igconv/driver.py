@@ -49,7 +49,7 @@ def snakemake(profile: str, jobs: int, *options: str) -> list[str]:
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(results.PROJECT / "Snakefile"),
         "--directory", str(results.root(profile)), "--cores", str(jobs), "--nolock", "--rerun-incomplete",
-        "--rerun-triggers", "mtime", "params", "input", "--config", f"profile={profile}", *options,
+        "--rerun-triggers", "mtime", "params", "--config", f"profile={profile}", *options,
     ]  # fmt: skip
 
 
