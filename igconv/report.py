@@ -30,7 +30,7 @@ FIGURES = {
     "training_budget": "Training time and stored parameters: three fixed-scale models against one multi-scale model.",
 }
 TABLES = {
-    "main": "PSNR-Y in dB / SSIM, means over the test images.",
+    "main": "PSNR-Y in dB / SSIM, means over the test images and seeds.",
     "claims": "The paper's claims at the budget of this profile. Verdicts follow from rules, see igconv/tables.py.",
     "fixed_vs_multi": "One model for all scales minus the fixed-scale model of the same scale, paired by image.",
     "ablation": "Variants minus their reference, paired by image.",
