@@ -32,8 +32,10 @@ def read_image(path: str | Path, grey_as_rgb: bool = False) -> Tensor:
         raise InputError(f"no image at {path}")
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            # Pillow turns 16-bit colour into 8-bit silently; only the decoder's arguments tell.
-            is_16_bit = any("16" in str(tile[3]) for tile in image.tile)
+            # Pillow turns 16-bit colour into 8-bit silently; only the decoder's raw mode tells. It comes first among
+            # the decoder's arguments; for a BMP a row stride like 516 follows.
+            modes = [tile[3][0] if isinstance(tile[3], tuple) else tile[3] for tile in image.tile]
+            is_16_bit = any("16" in str(mode) for mode in modes)
             image.load()
             mode, pixels = "16-bit " + image.mode if is_16_bit else image.mode, np.array(image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -12,7 +12,7 @@ def follow(records: Iterable[dict], total: int, label: str) -> Iterator[dict]:
     A bar in a terminal and in JupyterLab; elsewhere, and where IGCONV_PROGRESS=lines says so (the driver does), a
     line about every tenth of the way.
     """
-    if os.environ.get("IGCONV_PROGRESS") != "lines" and (sys.stderr.isatty() or _in_notebook()):
+    if _has_bar():
         from tqdm.auto import tqdm
 
         with tqdm(total=total, desc=label, unit="step") as bar:
@@ -31,6 +31,28 @@ def follow(records: Iterable[dict], total: int, label: str) -> Iterator[dict]:
             left = f", {(total - step) / rate:.0f} s left" if rate and step < total else ""
             print(f"{label}: step {step}/{total}, loss {record['loss']:.4f}{left}", flush=True)
         yield record
+
+
+def follow_items(items: Iterable, total: int, label: str, every_s: float = 10.0) -> Iterator:
+    """Pass items on and show how many there were: a bar where `follow` has one, else a line every ``every_s`` seconds.
+
+    What ends within that time says nothing.
+    """
+    if _has_bar():
+        from tqdm.auto import tqdm
+
+        yield from tqdm(items, total=total, desc=label, leave=False)
+        return
+    shown = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - shown >= every_s:
+            shown = time.monotonic()
+            print(f"{label}: {done}/{total}", flush=True)
+
+
+def _has_bar() -> bool:
+    return os.environ.get("IGCONV_PROGRESS") != "lines" and (sys.stderr.isatty() or _in_notebook())
 
 
 def _in_notebook() -> bool:

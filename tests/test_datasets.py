@@ -1,15 +1,14 @@
 """The catalogue: what it says, what is on this machine, what is missing."""
 
 import hashlib
-import tomllib
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import skimage
 
-from igconv import InputError, datasets
-from igconv.results import PROJECT
+from igconv import InputError, cache, datasets, weights
 
 SAMPLE = ("sample_train", "sample_test")
 
@@ -37,23 +36,81 @@ def test_sample_split_is_disjoint():
 
 
 def test_every_set_states_its_terms():
-    """Source and licence are given, use is train or test, a set has files or a folder."""
-    raw = tomllib.loads((PROJECT / "data" / "datasets.toml").read_text())
+    """Source and licence are given, use is train or test, a set has files, a folder or parts, and a way to get it."""
     for name, entry in datasets.catalogue().items():
         assert entry.use in ("train", "test")
         assert entry.source
         assert entry.licence
-        assert bool(entry.folder) != bool(entry.files)
-        assert entry.images == (len(entry.files) or raw[name]["images"]) > 0
+        assert sum(map(bool, (entry.folder, entry.files, entry.parts))) == 1
+        assert bool(entry.folder) == (bool(entry.addresses) != bool(entry.bring))
+        assert entry.images > 0 or name == "ImageNet"
+        assert entry.images == (len(entry.names()) or len(entry.files) or entry.images)
+        assert entry.use == ("test" if entry.folder.startswith("benchmarks") or name == "sample_test" else "train")
+        for address in entry.addresses:
+            assert address.startswith("https://")
+            assert ("{name}" in address) == (name in datasets.known_images())
+
+
+def test_checksums_are_whole():
+    """No hash is abbreviated, and an unknown one is empty."""
+    for entry in datasets.catalogue().values():
+        kind, _, digest = entry.checksum.partition(":")
+        assert (kind, len(digest)) in (("", 0), ("sha256", 64), ("md5", 32))
+    for images in datasets.known_images().values():
+        for image in images.values():
+            assert len(image.pixels_sha256) == 64
+            assert len(image.file_sha256) in (0, 64)
+    assert all(len(entry.git_blob) in (0, 40) for entry in weights.catalogue().values())
+
+
+def test_compositions_are_their_parts():
+    """DF2K is DIV2K's training part and Flickr2K, not a third copy."""
+    sets = datasets.catalogue()
+    assert sets["DF2K"].images == 800 + 2650
+    assert sets["DFL"].images == 3450 + sets["LSDIR"].images
+    assert sets["DIV2K"].names() == [f"{i:04}" for i in range(1, 801)]
+
+
+def test_no_test_image_is_in_a_training_set():
+    """By pixels, over all images that are known; BSD 302003 is not there. T91 has one image twice, as published."""
+    known, sets = datasets.known_images(), datasets.catalogue()
+    sides = {use: [i.pixels_sha256 for s in known for i in known[s].values() if sets[s].use == use]
+             for use in ("train", "test")}  # fmt: skip
+    assert not set(sides["train"]) & set(sides["test"])
+    assert len(set(sides["test"])) == len(sides["test"]) == 219
+    assert len(sides["train"]) - len(set(sides["train"])) == 1
+    assert known["T91"]["t36"] == known["T91"]["t65"]
+    assert "302003" not in known["BSD200"]
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["Set5", "Set14", "B100", "Urban100", "T91", "BSD200", "SunHays80"])
 def test_benchmark_sets_are_complete(data_root, name):
-    """Number of images as catalogued, wherever IGCONV_DATA holds the set."""
+    """Names and pixels as catalogued, wherever IGCONV_DATA holds the set."""
     if not (data_root / datasets.image_set(name).folder).is_dir():
         pytest.skip(f"{name} is not in IGCONV_DATA")
     assert datasets.verify(name) == []
+
+
+@pytest.mark.data
+def test_described_images_are_those_here(data_root):
+    """images.csv can be made again; its hashes are those of the image cache."""
+    text = datasets.describe(("Set5", "Set14"), data_root).splitlines()
+    assert set(text) <= set(datasets.IMAGES.read_text().splitlines())
+    digests = [image.pixels_sha256 for _, image in sorted(datasets.known_images()["Set14"].items())]
+    assert list(cache.decoded("Set14").pixels_sha256) == digests
+
+
+@pytest.mark.data
+def test_published_weights_here_are_the_catalogued(data_root):
+    """All 15 files that were made from the public ones say from which."""
+    here = [name for name, entry in weights.catalogue().items() if entry.found(data_root)]
+    assert {name.rsplit("_", 1)[0] for name in here} == {
+        "bsrn", "lkdn", "smfanet_div2k", "smfanet_plus_div2k", "smfanet_plus_df2k"
+    }  # fmt: skip
+    assert [weights.verify(name, data_root) for name in here] == [[]] * 15
+    other = replace(weights.catalogue()["bsrn_x2"], git_blob="0" * 40)
+    assert "changed: git blob 97025f365928" in weights.wrong_file(other, weights.find("bsrn_x2", data_root))
 
 
 def test_unknown_set_lists_the_choice():
@@ -140,3 +197,256 @@ def test_data_hash_follows_names_and_contents(image_sets):
     changed = datasets.data_hash(["tiny_train"])
     first.rename(first.with_name("00.png"))
     assert len({before, changed, datasets.data_hash(["tiny_train"])}) == 3
+
+
+# Sets whose images are known
+
+
+@pytest.fixture
+def known_set(image_sets, monkeypatch):
+    """ "tiny_train" with names and pixels known. Returns its folder."""
+    entry = datasets.image_set("tiny_train")
+    known = {}
+    for path in entry.paths():
+        image = datasets.read_image(path)
+        known[path.stem] = datasets.KnownImage(*image.shape[1:], datasets.pixels_sha256(image), "")
+    monkeypatch.setattr(datasets, "known_images", lambda: {"tiny_train": known})
+    return image_sets / "train" / "tiny"
+
+
+def test_formats_do_not_matter(known_set):
+    """A lossless copy in another format has the same pixels; a lossy one has not."""
+    from PIL import Image
+
+    for suffix, options in (("webp", dict(lossless=True)), ("bmp", {})):
+        with Image.open(known_set / "0.png") as image:
+            image.save(known_set / f"new.{suffix}", **options)
+        (known_set / "0.png").unlink()
+        (known_set / f"new.{suffix}").rename(known_set / f"0.{suffix}")
+        assert datasets.verify("tiny_train") == []
+        with Image.open(known_set / f"0.{suffix}") as image:
+            image.save(known_set / "0.png")
+        (known_set / f"0.{suffix}").unlink()
+    with Image.open(known_set / "0.png") as image:
+        image.save(known_set / "0.jpg", quality=90)
+    (known_set / "0.png").unlink()
+    (problem,) = datasets.verify("tiny_train")
+    assert "changed: 0.jpg has pixels of sha256" in problem
+
+
+def test_each_wrong_image_is_named(known_set, photograph, write_png):
+    """Missing, extra, damaged, of another size, with other pixels, there twice: a line each. Wrong names forbid
+    reading; `verify` alone looks at pixels."""
+    write_png(photograph(72, 80, 9), known_set / "0.png")
+    write_png(photograph(72, 81, 1), known_set / "1.png")
+    pixels, size = datasets.verify("tiny_train")
+    assert "changed: 0.png has pixels of sha256" in pixels
+    assert size == f"{known_set}: changed: 1.png is 81x72 px, expected 80x72"
+    assert len(datasets.image_set("tiny_train").paths()) == 3
+    (known_set / "2.png").write_bytes((known_set / "2.png").read_bytes()[:200])
+    assert any("unreadable: " in line and "2.png" in line for line in datasets.verify("tiny_train"))
+    (known_set / "2.png").rename(known_set / "two.png")
+    (problem,) = [line for line in datasets.verify("tiny_train") if "missing" in line]
+    assert problem == f"{known_set}: missing: 2"
+    with pytest.raises(InputError, match=r"missing: 2; extra: two\.png"):
+        datasets.read_set("tiny_train")
+    (known_set / "two.png").unlink()
+    write_png(photograph(72, 80, 2), known_set / "2.png")
+    write_png(photograph(72, 80, 2), known_set / "2.bmp")
+    with pytest.raises(InputError, match="there twice: 2"):
+        datasets.read_set("tiny_train")
+
+
+def test_many_problems_are_cut_short(known_set, photograph, write_png):
+    """Five lines, and how many more."""
+    for i in range(10, 19):
+        write_png(photograph(8, 8), known_set / f"{i}.png")
+    lines = datasets.verify("tiny_train")
+    assert len(lines) == 6
+    assert lines[-1] == "and 4 more"
+    with pytest.raises(InputError, match="and 4 more") as error:
+        datasets.read_set("tiny_train")
+    assert "\n" not in str(error.value)
+
+
+def test_published_jpeg_counts_by_its_bytes(known_set, monkeypatch):
+    """Decoders differ in JPEG pixels by a grey level; the published file is right whatever they say."""
+    wrong = datasets.KnownImage(72, 80, "0" * 64, datasets.file_sha256(known_set / "0.png"))
+    assert datasets.wrong_content(known_set / "0.png", wrong) == ""
+    assert "changed" in datasets.wrong_content(known_set / "0.png", replace(wrong, file_sha256="0" * 64))
+
+
+def test_grey_and_equal_colours_are_the_same_image(tmp_path, photograph, write_png):
+    """As the literature takes Set14's bridge."""
+    from PIL import Image
+
+    grey = photograph(8, 9)[:1].expand(3, -1, -1)
+    write_png(grey, tmp_path / "rgb.png")
+    with Image.open(tmp_path / "rgb.png") as image:
+        image.convert("L").save(tmp_path / "l.png")
+    known = datasets.KnownImage(8, 9, datasets.pixels_sha256(grey), "")
+    assert [datasets.wrong_content(tmp_path / name, known) for name in ("rgb.png", "l.png")] == ["", ""]
+
+
+def test_hidden_files_are_no_images(image_sets):
+    """A Mac leaves ._0.png beside 0.png."""
+    (image_sets / "train" / "tiny" / "._0.png").write_bytes(b"mac")
+    assert len(datasets.image_set("tiny_train").paths()) == 3
+
+
+# Folders of the user's
+
+
+def test_any_folder_is_a_set(image_sets, monkeypatch):
+    """By a path, or the name of a folder here; a name of the catalogue comes first."""
+    folder = image_sets / "train" / "tiny"
+    entry = datasets.image_set(str(folder))
+    assert (entry.name, entry.use, len(entry.paths())) == (str(folder), "any", 3)
+    assert datasets.data_hash([str(folder)]) != datasets.data_hash(["tiny_train"])  # the name counts
+    assert len(datasets.read_set(str(folder))) == 3
+    assert datasets.verify(str(folder)) == []
+    monkeypatch.chdir(folder.parent)
+    assert datasets.image_set("tiny").paths() == entry.paths()
+    assert datasets.image_set("./tiny").paths() == entry.paths()
+    (folder / "0.png").write_bytes(b"broken")
+    assert "unreadable" in datasets.verify(str(folder))[0]
+    with pytest.raises(InputError, match="no folder at some/where"):
+        datasets.image_set("some/where")
+    with pytest.raises(InputError, match="unknown image set 'nowhere'"):
+        datasets.image_set("nowhere")
+
+
+def test_a_root_can_be_given(image_sets, tmp_path):
+    """--data-dir: that folder alone counts."""
+    entry = datasets.image_set("tiny_train")
+    assert len(entry.paths(image_sets)) == 3
+    with pytest.raises(InputError, match="not found") as error:
+        entry.paths(tmp_path / "other")
+    assert str(image_sets) not in str(error.value)
+
+
+def test_images_may_lie_deeper(image_sets, monkeypatch, photograph, write_png):
+    """LSDIR and ImageNet come in folders."""
+    write_png(photograph(8, 8), image_sets / "train" / "tiny" / "deeper" / "9.png")
+    entry = replace(datasets.image_set("tiny_train"), nested=True, images=4)
+    assert [path.name for path in entry.paths()] == ["0.png", "1.png", "2.png", "9.png"]
+
+
+# Leaks
+
+
+@pytest.fixture
+def training_folder(tmp_path, photograph, write_png):
+    """``training_folder(name, ...)``: a folder of small images of these names."""
+
+    def make(*names: str, width: int = 20) -> str:
+        for name in names:
+            write_png(photograph(10, width), tmp_path / "mine" / name)
+        return str(tmp_path / "mine")
+
+    return make
+
+
+def leak(*names, **options) -> str:
+    with pytest.raises(InputError) as error:
+        datasets.refuse_leaks(names, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_test_sets_are_not_trained_on():
+    """Nor their folders, by whatever path."""
+    assert "Set5 is a test set; choose from sample_train, T91" in leak("T91", "Set5")
+    assert "sample_test is a test set" in leak("sample_test")
+    assert "B100 is a test set" in leak("B100")
+
+
+@pytest.mark.data
+def test_folders_of_test_sets_are_not_trained_on(data_root):
+    folder = f"{data_root}/train/../benchmarks/Set14/HR"
+    assert f"{folder} cannot be trained on: Set14 is a test set" in leak(folder)
+
+
+@pytest.mark.data
+def test_the_studys_training_sets_are_clean(data_root):
+    """By name and, from the image cache, by pixels."""
+    sets = ("T91", "BSD200", "SunHays80", "sample_train")
+    pixels = {}
+    for name in sets[:2]:
+        decoded = cache.decoded(name)
+        pixels |= dict(zip(decoded.names, decoded.pixels_sha256, strict=True))
+    datasets.refuse_leaks(sets, pixels)
+    bench = cache.decoded("Set5")
+    pixels |= {"mine": bench.pixels_sha256[2]}
+    assert "training image mine has the pixels of Set5's butterfly, a test image" in leak(*sets, pixels=pixels)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [("302003.png", "Set5's woman is a part of BSD 302003"), ("101085.jpg", "BSD 101085 is in the test set B100")],
+)
+def test_images_of_benchmarks_are_refused_in_any_folder(training_folder, monkeypatch, tmp_path, image, reason):
+    """In a folder of the user's and in BSD200's."""
+    folder = training_folder("fine.png", "100075.png")
+    datasets.refuse_leaks([folder])
+    training_folder(image)
+    assert f"{image} cannot be trained on ({reason})" in leak("sample_train", folder)
+    bsd = tmp_path / "root" / "train" / "BSD200"
+    bsd.parent.mkdir(parents=True)
+    os.rename(folder, bsd)
+    message = leak("BSD200", root=tmp_path / "root")
+    assert f"{image} cannot be trained on ({reason})" in message
+    with pytest.raises(InputError, match=r"BSD200: missing.*and \d+ more"):
+        datasets.image_set("BSD200").paths(tmp_path / "root")
+
+
+def test_div2k_validation_is_refused(training_folder, tmp_path):
+    """In DIV2K by name; elsewhere by name and size, because others number their images, too."""
+    folder = training_folder("0800.png", "0801.png", "0901.png")
+    datasets.refuse_leaks([folder])
+    training_folder("0900.png", width=2040)
+    assert "0900.png cannot be trained on (DIV2K's 0801-0900 are its validation part)" in leak(folder)
+    div2k = tmp_path / "root" / "train" / "DIV2K"
+    div2k.parent.mkdir(parents=True)
+    os.rename(folder, div2k)
+    for name in ("DIV2K", "DF2K"):
+        assert "0801.png cannot be trained on (DIV2K's" in leak(name, root=tmp_path / "root")
+    for i in range(1, 801):
+        (div2k / f"{i:04}.png").touch()
+    with pytest.raises(InputError, match=r"extra: 0801\.png \(DIV2K's 0801-0900 are its validation part\); extra"):
+        datasets.image_set("DIV2K").paths(tmp_path / "root")
+    for path in div2k.glob("*"):
+        if path.stem > "0800":
+            path.unlink()
+    assert len(datasets.image_set("DIV2K").paths(tmp_path / "root")) == 800
+    datasets.refuse_leaks(["DIV2K"], root=tmp_path / "root")
+
+
+# Weights
+
+
+def test_weights_state_source_and_terms():
+    """SMFANet, SMFANet+, BSRN and LKDN for x2, x3, x4; the authors' release."""
+    for name, entry in weights.catalogue().items():
+        assert entry.licence in ("MIT", "Apache-2.0"), name
+        assert bool(entry.commit) != bool(entry.release)
+        assert entry.address.startswith("https://")
+        assert entry.training in datasets.catalogue()
+        assert bool(entry.git_blob) == bool(entry.commit)
+    assert weights.catalogue()["smfanet_plus_df2k_x3"].address.endswith("SMFANet_plus_DF2K_100w_x3SR.pth")
+
+
+def test_weights_are_found_below_the_roots(tmp_path, monkeypatch):
+    """safetensors first; the line for missing ones says how to get them."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"bsrn_x2 not found: looked in .*igconv data fetch bsrn_x2") as error:
+        weights.find("bsrn_x2", tmp_path)
+    assert str(folder) in str(error.value)
+    monkeypatch.setenv("IGCONV_DATA", str(tmp_path))
+    for suffix in (".pt", ".pth", ".safetensors"):
+        (folder / f"bsrn_x2{suffix}").write_bytes(b"PK")
+        assert weights.find("bsrn_x2") == folder / f"bsrn_x2{suffix}"
+    assert "unreadable" in weights.verify("bsrn_x2")[0]
+    with pytest.raises(InputError, match="unknown published weights 'bsrn'"):
+        weights.find("bsrn")

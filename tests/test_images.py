@@ -104,6 +104,13 @@ def test_grey_as_rgb(tmp_path):
     assert (image == torch.arange(30, dtype=torch.uint8).view(1, 5, 6)).all()
 
 
+def test_a_row_stride_is_no_bit_depth(tmp_path, photograph):
+    """An 8-bit BMP 172 pixels wide has rows of 516 bytes, which its decoder is told."""
+    image = photograph(9, 172)
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "a.bmp")
+    assert torch.equal(read_image(tmp_path / "a.bmp"), image)
+
+
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "bmp", "tiff"])
 def test_truncated_images_are_refused(photograph, tmp_path, kind):
     """Cut anywhere: one line with the path, whatever the decoder raises."""
