@@ -58,8 +58,9 @@ def _one_thread():
 
 @pytest.fixture(autouse=True)
 def results_root(tmp_path, monkeypatch) -> Path:
-    """Results go below the test's temporary folder, always."""
+    """Results and decoded images go below the test's temporary folder, always."""
     monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("IGCONV_CACHE", str(tmp_path / "cache"))
     return tmp_path / "results"
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from igconv import InputError
+from igconv import InputError, cache, datasets
+from igconv.images import read_image
 from igconv.patches import PatchSource
 
 
@@ -14,7 +15,13 @@ def source(photograph):
     """``source(**options)``: patches of 8 px from three images."""
     images = [photograph(40, 52, 0), photograph(64, 33, 1), photograph(48, 48, 2)]
     defaults = dict(images=images, scales=(2, 3, 4), lr_patch=8, size=3, seed=5)
-    return lambda **options: PatchSource(**(defaults | options))
+
+    def make(**options) -> PatchSource:
+        options = defaults | options
+        options["images"] = [image.permute(1, 2, 0).contiguous().numpy() for image in options["images"]]
+        return PatchSource(**options)
+
+    return make
 
 
 def same(a, b) -> bool:
@@ -84,7 +91,7 @@ def test_small_images_are_left_out_at_their_scale_only(source, photograph):
     """33 px: out at x4 and 8 px patches... of 10, in below; one line says so."""
     images = [photograph(33, 60), photograph(60, 60)]
     patches = source(images=images, lr_patch=10)
-    assert patches.usable == {2: [0, 1], 3: [0, 1], 4: [1]}
+    assert {s: i.tolist() for s, i in patches.usable.items()} == {2: [0, 1], 3: [0, 1], 4: [1]}
     assert "1 at x4" in patches.left_out()
     assert "40 px" in patches.left_out()
     assert "\n" not in patches.left_out()
@@ -106,3 +113,17 @@ def test_no_usable_image_is_refused(source, photograph, images, largest):
     with pytest.raises(InputError, match=largest) as error:
         source(images=[photograph(*size) for size in images])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.data
+def test_real_training_set(data_root):
+    """T91 from the cache: its pixels, and the 51 of 91 images that are under 192 px are out at x4 only."""
+    stored = cache.decoded("T91")
+    for index in (0, 40, 90):
+        expected = read_image(datasets.image_set("T91").paths()[index], grey_as_rgb=True)
+        assert np.array_equal(stored.images[index], expected.permute(1, 2, 0))
+    patches = PatchSource(stored.images, (2, 3, 4), 48, 16, 0)
+    assert len(patches.usable[4]) == 91 - 51
+    assert len(patches.usable[2]) > len(patches.usable[3]) > len(patches.usable[4])
+    assert "51 at x4 (short side under 192 px)" in patches.left_out()
+    assert patches.micro_batch(0, 0).hr.shape[0] == 16
