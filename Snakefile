@@ -31,7 +31,7 @@ rule all:
 
 rule data:
     input: notebook=notebook("00_data")
-    output: f"{ROOT}/analysis/data/degradation.csv", f"{ROOT}/analysis/data/images.csv"
+    output: [f"{ROOT}/analysis/data/{name}.csv" for name in ("degradation", "images", "bicubic")], f"{ROOT}/rows/bicubic.csv"
     log: notebook=executed("00_data")
     shell: EXECUTE
 
@@ -51,8 +51,8 @@ rule train:
     shell: EXECUTE + " run={wildcards.run}"
 
 rule evaluate:
-    input: weights(RUNS), notebook=notebook("02_evaluate")
-    output: [f"{ROOT}/rows/{name}.csv" for name in ["bicubic", *RUNS]]
+    input: weights(RUNS), rules.data.output, notebook=notebook("02_evaluate")
+    output: [f"{ROOT}/rows/{name}.csv" for name in RUNS]
     log: notebook=executed("02_evaluate")
     threads: workflow.cores
     params: settings=SETTINGS

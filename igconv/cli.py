@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from igconv.errors import InputError, positive_integer
+from igconv.errors import InputError, choose, positive_integer
 
 
 def train(run: Positional[str], profile: str = "sample", accelerator: str = "auto", devices: int = 1) -> None:
@@ -30,51 +30,76 @@ def train(run: Positional[str], profile: str = "sample", accelerator: str = "aut
     print(f"{run}: {last['psnr_y_db']:.2f} dB on the validation crops; {results.run_folder(profile, run)}")
 
 
-def evaluate(run: Positional[str], profile: str = "sample", device: str = "cpu") -> None:
-    """Measure a trained run on its test sets and print the means.
+def evaluate(
+    name: Positional[str],
+    profile: str = "sample",
+    device: str = "cpu",
+    lr: Literal["made", "stored"] = "made",
+    self_ensemble: bool = False,
+    tile: int = 0,
+    protocol: Literal["study", "authors"] = "study",
+) -> None:
+    """Measure a model on the test sets and print the means; an interrupted evaluation goes on where it stopped.
 
     Args:
-        run: name of the run, or bicubic.
+        name: of a run, of published weights (smfanet_plus_df2k_x2), or bicubic.
         profile: sample, benchmark or paper.
         device: cpu or cuda.
+        lr: made (MATLAB's bicubic of HR) or stored (LR_bicubic/X2/... beside HR).
+        self_ensemble: mean over the eight flips and rotations of the input.
+        tile: side of tiles in LR pixels, 0 for whole images; equal results for convolutional encoders only.
+        protocol: study, or authors (their tiles with 10 % overlap for sides of 200 LR pixels and more).
     """
-    from igconv import evaluation, results, study
+    from igconv import evaluation, published, results, study
 
-    if run == "bicubic":
-        first = next(iter(study.runs(profile).values()))
-        table = evaluation.evaluate_bicubic(profile, first.test_sets, (2, 3, 4))
+    runs = study.runs(profile)
+    chosen = evaluation.Protocol(lr, self_ensemble, tile, protocol == "authors")
+    test_sets = next(iter(runs.values())).test_sets
+    if name == "bicubic":
+        table = evaluation.evaluate_bicubic(profile, test_sets, (2, 3, 4), protocol=chosen)
+    elif name not in runs and name in published.runnable():
+        table = published.evaluate(profile, name, test_sets, device, protocol=chosen)
     else:
-        table = evaluation.evaluate_run(study.get(profile, run), device)
+        table = evaluation.evaluate_run(study.get(profile, name), device, chosen)
     print(table.groupby(["dataset", "scale"])[["psnr_y_db", "ssim_y"]].mean().round(4).to_string())
-    print(f"rows: {results.rows_file(profile, run)}")
+    print(f"rows: {results.rows_file(profile, name, chosen.label())}")
 
 
-def data(action: Positional[Literal["list", "verify"]], name: Positional[str] = "") -> None:
-    """List the image sets of the catalogue, or check those on this machine.
+def data(
+    action: Positional[Literal["list", "fetch", "verify"]],
+    name: Positional[str] = "",
+    data_dir: Path | None = None,
+) -> None:
+    """List the image sets and published weights, get them, or check those on this machine.
 
     Args:
-        action: list or verify.
-        name: one set; all that are here if left out.
+        action: list, fetch or verify.
+        name: an image set or weights; all (to verify: all that are here) if left out.
+        data_dir: root of the data, instead of IGCONV_DATA or data/ of the project.
     """
-    from igconv import datasets
+    from igconv import datasets, download, weights
 
-    if name:
-        datasets.image_set(name)
+    both = {**datasets.catalogue(), **weights.catalogue()}
+    chosen = [both[choose(name, both, "image set or weights")]] if name else list(both.values())
     if action == "list":
-        for entry in datasets.catalogue().values():
-            if name in ("", entry.name):
-                print(f"{entry.name:13} {entry.use:5} {entry.images:5} images  {entry.source}; {entry.licence}")
+        print("\n".join(entry.summary(data_dir) for entry in chosen))
         return
-    problems = []
-    for entry in datasets.catalogue().values():
-        if name not in ("", entry.name):
+    if action == "fetch":
+        if not name:
+            raise InputError("name what to fetch; igconv data list shows what there is")
+        print(download.fetch(name, data_dir))
+        return
+    wrong = []
+    chosen = chosen if name else [entry for entry in chosen if not getattr(entry, "parts", ())]  # their parts follow
+    for entry in chosen:
+        if not name and not entry.found(data_dir):
+            print(f"{entry.name}: not here")
             continue
-        found = datasets.verify(entry.name)
-        absent = any("not found" in line for line in found)
-        print(f"{entry.name:13} {'not here' if absent else 'wrong' if found else 'ok'}")
-        problems += found if name or not absent else []
-    if problems:
-        raise InputError("; ".join(problems))
+        lines = (weights if entry.name in weights.catalogue() else datasets).verify(entry.name, data_dir)
+        print("\n".join([f"{entry.name}: {'wrong' if lines else 'ok'}", *(f"    {line}" for line in lines)]))
+        wrong += [entry.name] if lines else []
+    if wrong:
+        raise InputError(f"not as catalogued: {', '.join(wrong)}")
 
 
 def upscale(
@@ -83,6 +108,9 @@ def upscale(
     weights: Path,
     scale: int = 2,
     device: str = "cpu",
+    self_ensemble: bool = False,
+    tile: int = 0,
+    halo: int | None = None,
 ) -> None:
     """Upscale an image by an integer factor with a trained model.
 
@@ -92,15 +120,22 @@ def upscale(
         weights: a model.safetensors of a run.
         scale: the factor; IGConv takes any integer >= 1.
         device: cpu or cuda.
+        self_ensemble: mean over the eight flips and rotations of the input.
+        tile: side of tiles in input pixels, for images too large for the memory; 0 for the whole image.
+        halo: pixels that tiles see of their surroundings; needed for encoders that see the whole image.
     """
     import igconv
-    from igconv import evaluation
+    from igconv import inference
     from igconv.images import read_image, write_image
 
     positive_integer(scale, "scale")
     lr = read_image(image)
-    model = igconv.load(weights).to(device)
-    sr, seconds = evaluation.upscale(model, lr, scale, device)
+    model = inference.prepare(igconv.load(weights), device)
+    if tile:
+        model = inference.tiled(model, tile, halo)
+    if self_ensemble:
+        model = inference.self_ensemble(model)
+    sr, seconds = inference.upscale(model, lr, scale, device)
     write_image(sr, output)
     print(f"{output}: {sr.shape[2]}x{sr.shape[1]} pixels, {seconds:.2f} s")
 

@@ -31,6 +31,22 @@ def write(path: str | Path, content: bytes | str) -> None:
             os.unlink(temporary)
 
 
+def append(path: Path, line: str) -> None:
+    """Add a line to a file at once. `lines` leaves out one that a kill or a full disk has torn."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            # A torn line has no end of its own; the empty line before every line is it.
+            file.write(f"\n{line}\n")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def lines(path: Path) -> list[str]:
+    """The complete lines that `append` has written, none if there is no file."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [line for line in text[: text.rfind("\n") + 1].splitlines() if line]
+
+
 @contextmanager
 def exclusive(path: str | Path, wait: bool, who: str):
     """Hold a lock file while the block runs. The system releases it when the process ends, however it ends.

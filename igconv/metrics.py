@@ -29,16 +29,28 @@ def luma(image: Tensor, shave: int = 0) -> np.ndarray:
 
 def psnr_y(sr: Tensor, hr: Tensor, shave: int) -> float:
     """PSNR in dB of two images (see `luma`) without a border of ``shave`` pixels; inf for equal ones."""
-    a, b = _pair(sr, hr, shave)
-    error = float(np.mean((a - b) ** 2))
-    return 10 * math.log10(255**2 / error) if error else math.inf
+    return _psnr(*_pair(sr, hr, shave))
 
 
 def ssim_y(sr: Tensor, hr: Tensor, shave: int) -> float:
     """SSIM of two images (see `luma`) without a border of ``shave`` pixels: 11x11 Gaussian window, sigma 1.5."""
+    return _ssim(*_pair(sr, hr, shave))
+
+
+def psnr_ssim_y(sr: Tensor, hr: Tensor, shave: int) -> tuple[float, float]:
+    """(`psnr_y`, `ssim_y`), the luma computed once."""
+    a, b = _pair(sr, hr, shave)
+    return _psnr(a, b), _ssim(a, b)
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = float(np.mean((a - b) ** 2))
+    return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def _ssim(a: np.ndarray, b: np.ndarray) -> float:
     from skimage.metrics import structural_similarity
 
-    a, b = _pair(sr, hr, shave)
     if min(a.shape) < 11:
         raise InputError(f"SSIM needs 11x11 pixels after shaving, got {a.shape[1]}x{a.shape[0]}")
     return float(

@@ -30,8 +30,9 @@ def run_folder(profile: str, run: str) -> Path:
     return root(profile) / "runs" / run
 
 
-def rows_file(profile: str, run: str) -> Path:
-    return root(profile) / "rows" / f"{run}.csv"
+def rows_file(profile: str, run: str, protocol: str = "") -> Path:
+    """Evaluation rows of a run; those of a protocol other than the study's are in a folder of its own."""
+    return root(profile) / "rows" / protocol / f"{run}.csv"
 
 
 def analysis_file(profile: str, topic: str, name: str) -> Path:
@@ -99,7 +100,8 @@ def read_table(path: Path) -> pd.DataFrame:
     if not Path(path).is_file():
         raise InputError(f"{path} is missing; run the notebook that writes it first (./run_all.sh does)")
     try:
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT_COLUMNS, "str"))
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT_COLUMNS, "str"),
+                            float_precision="round_trip")  # fmt: skip
     except ValueError as error:  # pandas' errors of an empty, damaged or binary file
         raise InputError(f"cannot read {path}: {error}") from None
     text = [column for column in table.columns if column in TEXT_COLUMNS]

@@ -15,6 +15,9 @@ NOISE_DB = 0.05  # run-to-run noise of the field: what a difference from a singl
 INGREDIENTS = {"no_fft": "frequency loss", "no_igsample": "IGSample", "no_dihedral": "dihedral averaging",
                "fft": "frequency loss", "igsample": "IGSample", "dihedral": "dihedral averaging"}  # fmt: skip
 NAMES = {"spconv": "SPConv", "spconv+": "SPConv+", "igconv": "IGConv", "igconv+": "IGConv+"}
+# our encoder -> the paper's name of it, for those in its tables
+PAPER_ENCODERS = {"edsr": "EDSR", "smfanet_plus": "SMFANet+", "hit_srf": "HiT-SRF", "mambair_light": "MambaIR-light",
+                  "srformer": "SRFormer", "mambair": "MambaIR", "atd": "ATD", "hat": "HAT"}  # fmt: skip
 PAPER_TABLES = ("table2_div2k", "table3_df2k", "table4_pretrain")
 
 
@@ -225,6 +228,26 @@ def _cost_claims(budget: pd.DataFrame, upsamplers: pd.DataFrame) -> list[dict]:
 def published() -> pd.DataFrame:
     """The paper's tables 2 to 4: encoder, upsampler, scale, dataset, psnr, ssim."""
     return pd.concat([pd.read_csv(results.PROJECT / "data" / "paper" / f"{t}.csv") for t in PAPER_TABLES])
+
+
+def bicubic_beside_literature(rows: pd.DataFrame) -> pd.DataFrame:
+    """PSNR-Y of bicubic per set and scale: ours, the usual published value, the difference in dB."""
+    literature = pd.read_csv(results.PROJECT / "data" / "paper" / "bicubic.csv")
+    ours = summary(rows[rows.run == "bicubic"])[["dataset", "scale", "images", "psnr_y_db", "ssim_y"]]
+    table = ours.merge(literature.rename(columns={"psnr": "literature_db"}), on=["dataset", "scale"])
+    return table.assign(difference_db=table.psnr_y_db - table.literature_db)
+
+
+def models_beside_paper(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means of published models per set and scale, beside those of the paper's tables 2 to 4 where it has them."""
+    keys = ["encoder", "upsampler", "scale", "dataset"]
+    models = rows[rows.variant.str.startswith("published")]
+    ours = models.groupby(["run", *keys], sort=False)[["psnr_y_db", "ssim_y"]].mean().reset_index()
+    ours = ours.assign(encoder=ours.encoder.map(PAPER_ENCODERS), upsampler=ours.upsampler.map(NAMES))
+    paper = published().rename(columns={"psnr": "paper_psnr_db", "ssim": "paper_ssim"})
+    table = ours.merge(paper, on=keys)
+    return table.assign(difference_db=table.psnr_y_db - table.paper_psnr_db,
+                        difference_ssim=table.ssim_y - table.paper_ssim)  # fmt: skip
 
 
 def beside_paper(difference: pd.DataFrame) -> pd.DataFrame:

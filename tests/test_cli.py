@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import igconv
-from igconv import cli, study
+from igconv import cli, datasets, study
 
 
 @pytest.fixture
@@ -65,7 +65,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(weights, tmp_path, capsys, mak
         (["train", "nosuch"], "unknown run of profile sample 'nosuch'"),
         (["train", "x", "--profile", "nosuch"], "unknown profile 'nosuch'; choose from benchmark, paper, sample"),
         (["evaluate", "edsr_tiny-igconv-s0"], "is not trained yet"),
-        (["data", "verify", "nosuch"], "unknown image set 'nosuch'"),
+        (["data", "verify", "nosuch"], "unknown image set or weights 'nosuch'"),
+        (["data", "fetch", "nosuch"], "unknown image set or weights 'nosuch'"),
+        (["data", "fetch"], "name what to fetch"),
+        (["data", "fetch", "Manga109"], "Manga109 cannot be fetched: apply at http"),
     ],
 )
 def test_unknown_names_are_one_line(tmp_path, monkeypatch, capsys, words, message):
@@ -88,9 +91,38 @@ def test_train_then_evaluate(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "smoke" / "rows" / f"{run.name}.csv").is_file()
 
 
-def test_data_lists_the_catalogue(capsys):
-    assert cli.main(["data", "list"]) == 0
-    assert "Set5" in capsys.readouterr().out
+def test_data_lists_the_catalogue(capsys, tmp_path):
+    """Sets and weights with address and terms; a checksum that nobody knows is "unknown"."""
+    assert cli.main(["data", "list", "--data-dir", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    for word in ("Set5", "not here", "DIV2K + Flickr2K", "bsrn_x2", "EDSR_IGConv_DIV2K", "checksum: unknown"):
+        assert word in shown
+    assert cli.main(["data", "list", "DIV2K"]) == 0
+    assert "Set5" not in capsys.readouterr().out
+
+
+def test_data_verify_names_what_is_wrong(image_sets, capsys):
+    """A set that is not here is no failure, one that is wrong is; --data-dir names the root."""
+    assert cli.main(["data", "verify", "--data-dir", str(image_sets)]) == 0
+    shown = capsys.readouterr().out
+    assert "tiny_train: ok" in shown
+    assert "bsrn_x2: not here" in shown
+    (image_sets / "train" / "tiny" / "1.png").write_bytes(b"broken")
+    assert cli.main(["data", "verify"]) == 2
+    shown = capsys.readouterr()
+    assert "tiny_train: wrong\n    " in shown.out
+    assert "unreadable: cannot read" in shown.out
+    assert shown.err == "error: not as catalogued: tiny_train\n"
+    assert cli.main(["data", "verify", "tiny_test", "--data-dir", str(image_sets / "none")]) == 2
+    assert "tiny_test not found" in capsys.readouterr().out
+
+
+def test_data_fetch_says_what_it_did(image_sets, monkeypatch, capsys):
+    """A set that users bring, and which is here."""
+    mine = replace(datasets.image_set("tiny_train"), name="mine", bring="ask for it")
+    monkeypatch.setattr(datasets, "catalogue", lambda: {"mine": mine})
+    assert cli.main(["data", "fetch", "mine", "--data-dir", str(image_sets)]) == 0
+    assert "mine: 3 images, here already" in capsys.readouterr().out
 
 
 def test_help_is_light():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from igconv import InputError, build_model, checkpoints, datasets, evaluation, metrics, resize, results, save
-from igconv.evaluation import ROW, evaluate_bicubic, evaluate_run, load_run, measure, validation_psnr
+from igconv.evaluation import ROW, Protocol, evaluate_bicubic, evaluate_run, load_run, measure, validation_psnr
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_bicubic_rows(image_sets):
     assert set(table.run) == {"bicubic"}
     row = table[(table.image == "t0") & (table.scale == 3)].iloc[0]
     hr = resize.modcrop(evaluation.read_image(datasets.image_set("tiny_test").paths()[0]), 3)
-    sr = resize.imresize(resize.imresize(hr, 1 / 3, "matlab").float() / 255, 3, "matlab")
+    sr = resize.imresize(resize.imresize(hr, 1 / 3, "matlab"), 3, "matlab")  # bytes throughout
     assert row.psnr_y_db == pytest.approx(metrics.psnr_y(sr, hr, 3), abs=1e-6)
 
 
@@ -127,7 +127,7 @@ def test_rows_end_with_the_settings(finished, measured, monkeypatch):
 @pytest.mark.parametrize("digest", ["012345678901", "12345e678901", "1234567890ab"])
 def test_hashes_stay_text(finished, measured, monkeypatch, digest):
     """A hash that looks like a number is still that hash when it is read again."""
-    monkeypatch.setattr(evaluation, "settings_hash", lambda _: digest)
+    monkeypatch.setattr(evaluation, "settings_hash", lambda *_: digest)
     run = finished()
     evaluate_run(run)
     assert list(evaluate_run(run).settings_hash.unique()) == [digest]
@@ -149,18 +149,93 @@ def test_train_scales_stay_text(finished, tiny_run):
     assert list(evaluate_run(finished()).train_scales.unique()) == ["2-3-4"]
 
 
-def test_a_failed_write_leaves_no_rows(finished, monkeypatch, tiny_run):
-    """A full disk: one line, no half table."""
+def test_a_failed_write_leaves_no_table(finished, monkeypatch, tiny_run, measured):
+    """A full disk: one line, no half table; what was measured is not lost."""
     import os
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     run = finished()
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(InputError, match="No space"):
-        evaluate_run(run)
-    assert not list(results.rows_file(tiny_run.profile, tiny_run.name).parent.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(InputError, match="No space"):
+            evaluate_run(run)
+    folder = results.rows_file(tiny_run.profile, tiny_run.name).parent
+    assert not list(folder.glob("[!.]*"))
+    assert len(evaluate_run(run)) == 6
+    assert len(measured) == 1
+    assert not list(folder.glob(".*partial"))
+
+
+def test_an_interrupted_evaluation_goes_on(finished, monkeypatch, tiny_run):
+    """Killed in the middle of the fifth of six rows: only two are measured, and the table is the same."""
+    run = finished()
+    whole = evaluate_run(run)
+    path = results.rows_file(run.profile, run.name)
+    lines = path.read_text().splitlines()[1:]
+    path.unlink()
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("".join(f"\n{line}\n" for line in lines[:4]) + "\n" + lines[4][:60])
+    seen, original = [], evaluation.upscale
+    monkeypatch.setattr(evaluation, "upscale", lambda m, lr, s, d: seen.append(s) or original(m, lr, s, d))
+    again = evaluate_run(run)
+    assert len(seen) == 2
+    columns = [c for c in ROW if c != "seconds"]
+    pd.testing.assert_frame_equal(again[columns], whole[columns])
+    assert not partial.exists()
+
+
+def test_only_what_changed_is_measured(finished, tiny_run, image_sets, monkeypatch, photograph, write_png):
+    """Another test set in the list does not make the rows of the first stale."""
+    run = finished()
+    evaluate_run(run)
+    seen, original = [], evaluation.upscale
+    monkeypatch.setattr(evaluation, "upscale", lambda m, lr, s, d: seen.append(s) or original(m, lr, s, d))
+    facts = dict(zip(ROW[:7], evaluate_run(run).iloc[0][list(ROW[:7])], strict=True))
+    sha = checkpoints.sha256(results.run_folder(run.profile, run.name) / "model.safetensors")
+    evaluation.evaluate(run.profile, facts, load_run(run), ["tiny_test", "tiny_train"], (2,), sha)
+    assert set(seen) == {2}
+    assert len(seen) == len(datasets.image_set("tiny_train").paths())
+
+
+@pytest.mark.parametrize("protocol", [Protocol(self_ensemble=True), Protocol(tile=20), Protocol(authors=True)])
+def test_rows_of_other_protocols_are_kept_apart(finished, protocol):
+    """In a folder of their own, with another hash; tables never see them."""
+    run = finished()
+    standard, other = evaluate_run(run), evaluate_run(run, protocol=protocol)
+    assert results.rows_file(run.profile, run.name, protocol.label()).is_file()
+    assert len(other) == len(standard)
+    assert not set(standard.settings_hash) & set(other.settings_hash)
+    pd.testing.assert_frame_equal(evaluation.read_rows(run.profile, [run.name]), standard)
+
+
+def test_stored_lr_images_can_be_used(finished, image_sets, write_png):
+    """Equal ones give equal rows; missing ones and ones of another size are named."""
+    run = finished()
+    standard = evaluate_run(run)
+    folder = image_sets / "benchmarks" / "tiny" / "LR_bicubic"
+    for path in datasets.image_set("tiny_test").paths():
+        for scale in run.scales:
+            lr = evaluation.benchmark_pair(evaluation.read_image(path), scale)[0]
+            write_png(lr, folder / f"X{scale}" / f"{path.stem}x{scale}.png")
+    stored = evaluate_run(run, protocol=Protocol(lr="stored"))
+    assert (stored.psnr_y_db == standard.psnr_y_db).all()
+
+    write_png(lr[:, :-1], folder / "X2" / "t1x2.png")
+    results.rows_file(run.profile, run.name, "stored_lr").unlink()
+    with pytest.raises(InputError, match=r"t1.png: its stored LR image at x2 is .*, expected"):
+        evaluate_run(run, protocol=Protocol(lr="stored"))
+    (folder / "X2" / "t1x2.png").unlink()
+    with pytest.raises(InputError, match=r"no stored LR image at .*t1x2"):
+        evaluate_run(run, protocol=Protocol(lr="stored"))
+
+
+@pytest.mark.parametrize(("options", "named"), [(dict(lr="bicubic"), "made"), (dict(tile=9, authors=True), "tile")])
+def test_protocols_that_make_no_sense(options, named):
+    """One line."""
+    with pytest.raises(InputError, match=named):
+        Protocol(**options)
 
 
 def test_untrained_run_is_named(tiny_run):
@@ -227,7 +302,7 @@ def test_validation_is_a_mean_over_centres(finished, image_sets):
 
 
 def test_bicubic_is_the_floor_of_the_benchmarks(photograph):
-    """Float in, float out, not clamped: the callable has the interface of a model."""
+    """Float in, float out: the callable has the interface of a model."""
     lr = photograph(8, 9).float()[None] / 255
     sr = evaluation.bicubic(lr, 3)
     assert sr.shape == (1, 3, 24, 27)

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from igconv.errors import InputError, choose
-from igconv.evaluation import Upscaler, benchmark_pairs, bicubic, load_run, upscale
+from igconv.evaluation import benchmark_pairs, bicubic, load_run
+from igconv.inference import Upscaler, upscale
 from igconv.metrics import luma
 from igconv.study import Run
 

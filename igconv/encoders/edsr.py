@@ -36,6 +36,7 @@ class EDSR(nn.Module):
     def __init__(self, channels=64, blocks=16, res_scale=1.0, img_range=1.0, mean=DIV2K_MEAN):
         super().__init__()
         self.out_channels, self.img_range, self.mean = channels, img_range, tuple(mean)
+        self.reach = 2 * blocks + 2  # pixels seen in each direction
         self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
         self.body = nn.Sequential(*(ResidualBlock(channels, res_scale) for _ in range(blocks)))
         self.conv_after_body = nn.Conv2d(channels, channels, 3, padding=1)
