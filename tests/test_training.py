@@ -14,14 +14,15 @@ import pandas as pd
 import pytest
 import torch
 
-from igconv import InputError, build_model, checkpoints, datasets, load, results, study, training
+from igconv import InputError, build_model, cache, checkpoints, load, results, study, training
+from igconv.feed import HostFeed
 from igconv.losses import frequency_l1, l1
 from igconv.patches import PatchSource
 from igconv.progress import follow
 from igconv.study import PROFILES, learning_rate
 from igconv.training import TrainingError, train
 
-TIMES = ("seconds", "images_per_s")
+TIMES = ("seconds", "images_per_s", "data_wait_share", "peak_memory_mb")
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_a_lost_result_comes_back_without_training(go, tiny_run, weights_of, mon
     records, weights = go(tiny_run), weights_of(tiny_run)
     for name in ("model.safetensors", "record.csv", "config.json", "provenance.json"):
         (folder_of(tiny_run) / name).unlink()
-    monkeypatch.setattr(PatchSource, "micro_batch", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(PatchSource, "draw", lambda *_: pytest.fail("trained again"))
     assert str(go(tiny_run)) == str(records)  # times included; as text, because NaN is not equal to itself
     assert equal(weights_of(tiny_run), weights)
 
@@ -164,8 +165,8 @@ def test_resume_does_not_repeat_steps(tiny_run, go, monkeypatch):
     generator = train(tiny_run, accelerator="cpu")
     next(generator), next(generator)
     generator.close()
-    steps, original = [], PatchSource.micro_batch
-    monkeypatch.setattr(PatchSource, "micro_batch", lambda self, s, i: steps.append(s) or original(self, s, i))
+    steps, original = [], HostFeed.batch
+    monkeypatch.setattr(HostFeed, "batch", lambda self, step: steps.append(step) or original(self, step))
     go(tiny_run)
     assert set(steps) == {4, 5}
 
@@ -204,8 +205,7 @@ def test_one_step_averages_the_micro_batches(tiny_run, go, weights_of):
     go(run)
     torch.manual_seed(run.seed)
     model = build_model(run.encoder, run.upsampler, **run.model_options())
-    images = datasets.read_set("tiny_train")
-    patches = PatchSource(images, run.scales, run.lr_patch, run.micro_batch_size, run.seed)
+    patches = PatchSource(cache.decoded("tiny_train").images, run.scales, run.lr_patch, run.micro_batch_size, run.seed)
     batches = [patches.micro_batch(0, index) for index in range(4)]
     assert len({b.scale for b in batches}) > 1
     total = [torch.zeros_like(p) for p in model.parameters()]
@@ -239,7 +239,7 @@ def test_gradient_is_the_mean_over_micro_batches(tiny_run, monkeypatch, go):
     go(run)
     torch.manual_seed(run.seed)
     model = build_model(run.encoder, run.upsampler, **run.model_options())
-    patches = PatchSource(datasets.read_set("tiny_train"), run.scales, run.lr_patch, run.micro_batch_size, run.seed)
+    patches = PatchSource(cache.decoded("tiny_train").images, run.scales, run.lr_patch, run.micro_batch_size, run.seed)
     for index in range(3):
         batch = patches.micro_batch(0, index)
         sr = model(batch.lr, batch.scale)
