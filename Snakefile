@@ -36,7 +36,9 @@ rule data:
     shell: EXECUTE
 
 rule train:
-    input: notebook=notebook("01_train")
+    input:
+        lambda wildcards: weights([r for r in [RUNS[wildcards.run].start_from] if r in RUNS]),
+        notebook=notebook("01_train"),
     output:
         f"{ROOT}/runs/{{run}}/model.safetensors",
         f"{ROOT}/runs/{{run}}/record.csv",

@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 
 usage() {
   cat <<'TEXT'
-usage: ./run_all.sh [sample|benchmark|paper|test] [--dry-run] [--jobs N] [--keep-going] [--help]
+usage: ./run_all.sh [sample|benchmark|paper|test] [--dry-run] [--jobs N] [--keep-going] [--slurm] [--help]
 
   sample      (default) the whole study on photographs bundled with scikit-image, on any CPU
   benchmark   T91 + BSD200 + SunHays80, tested on Set5, Set14, B100, Urban100; one GPU
@@ -15,6 +15,7 @@ usage: ./run_all.sh [sample|benchmark|paper|test] [--dry-run] [--jobs N] [--keep
   --dry-run     list the runs with their budgets and what is still to do
   --jobs N      CPU cores to use (default: all for sample, 1 otherwise)
   --keep-going  go on with independent steps after a failure
+  --slurm       send every step to a SLURM cluster (profiles/slurm/config.yaml)
 
 Results: results/<profile>/, the report: results/<profile>/report/index.html
 The first call makes .venv (some GB of PyTorch), unless an environment that imports igconv is active.
@@ -73,7 +74,7 @@ fi
 
 if [[ $profile == test ]]; then
   for word in "$@"; do
-    if [[ $word == --dry-run || $word == --jobs || $word == --keep-going ]]; then
+    if [[ $word == --dry-run || $word == --jobs || $word == --keep-going || $word == --slurm ]]; then
       echo "error: $word is an option of the profiles; test hands its words to pytest" >&2
       exit 2
     fi

@@ -10,22 +10,35 @@ from tyro.conf import Positional, arg
 from igconv.errors import InputError, choose, positive_integer
 
 
-def train(run: Positional[str], profile: str = "sample", accelerator: str = "auto", devices: int = 1) -> None:
+def train(
+    run: Positional[str],
+    profile: str = "sample",
+    accelerator: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    graphs: bool = False,
+    tensorboard: bool = False,
+) -> None:
     """Train one run of the table in study.py; the same command resumes it.
 
     Args:
         run: name of the run (an unknown one lists the names).
         profile: sample, benchmark or paper.
         accelerator: auto, cpu or cuda.
-        devices: number of devices on this machine.
+        devices: number of devices on this machine (or per node).
+        nodes: number of machines, each of which is given this command by torchrun or SLURM.
+        graphs: launch every step as one CUDA graph.
+        tensorboard: write TensorBoard events beside the records.
     """
-    from igconv import results, study
+    from igconv import progress, results, study
 
     chosen = study.get(profile, run)
-    from igconv.progress import follow
-    from igconv.training import train as records
+    from igconv.training import train as train_run
 
-    for record in follow(records(chosen, accelerator, devices), chosen.steps, run):
+    records = train_run(chosen, accelerator, devices, nodes=nodes, graphs=graphs)
+    if tensorboard:
+        records = progress.to_tensorboard(records, results.run_folder(profile, run) / "tensorboard")
+    for record in progress.follow(records, chosen.steps, run):
         last = record
     print(f"{run}: {last['psnr_y_db']:.2f} dB on the validation crops; {results.run_folder(profile, run)}")
 

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from importlib.util import find_spec
 
 import pandas as pd
 
@@ -15,7 +17,7 @@ from igconv.errors import InputError
 from igconv.files import exclusive
 
 # Lines of the log that people want to see: notebooks starting, ending and failing, training steps, the count.
-SHOWN = re.compile(r"^(> |< |FAILED |.*: step \d+/\d+|.*left out: |.*is in use by )")
+SHOWN = re.compile(r"^(> |< |FAILED |.*: step \d+/\d+|.*left out: |.*is in use by |Job \d+ has been submitted)")
 COUNT = re.compile(r"^(\d+) of (\d+) steps \(\d+%\) done")
 
 
@@ -53,17 +55,27 @@ def snakemake(profile: str, jobs: int, *options: str) -> list[str]:
     ]  # fmt: skip
 
 
-def run(profile: str, jobs: int, keep_going: bool) -> int:
-    """Make everything of a profile that is not up to date. Returns the exit status."""
+def cluster_options(jobs: int) -> list[str]:
+    """Snakemake options that send every step to SLURM. Raises InputError without the plug-in for it."""
+    if find_spec("snakemake_executor_plugin_slurm") is None:
+        raise InputError("--slurm needs Snakemake's SLURM plug-in: pip install 'igconv[slurm]'")
+    options = ["--profile", str(results.PROJECT / "profiles" / "slurm")]
+    return options + (["--jobs", str(jobs)] if jobs else [])
+
+
+def run(profile: str, jobs: int, extra: Sequence[str] = ()) -> int:
+    """Make everything of a profile that is not up to date. Returns the exit status.
+
+    Args: ``jobs``, cores to use; ``extra``, further options for Snakemake.
+    """
     root = results.root(profile)
     with exclusive(root / ".lock", wait=True, who=f"results of profile {profile}") as lock:
         log = root / "run.log"
-        options = ["--keep-going"] if keep_going else []
         start = time.monotonic()
         with open(log, "w") as sink, open(log) as source:
             # Snakemake writes to the file and holds the lock as well: if this process is killed it can finish its
             # work, and the next call waits for it.
-            child = subprocess.Popen(snakemake(profile, jobs, *options), stdout=sink, stderr=subprocess.STDOUT,
+            child = subprocess.Popen(snakemake(profile, jobs, *extra), stdout=sink, stderr=subprocess.STDOUT,
                                      stdin=subprocess.DEVNULL, pass_fds=(lock.fileno(),))  # fmt: skip
             lock.seek(0)
             lock.truncate()
@@ -116,6 +128,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("profile", nargs="?", default="sample")
     parser.add_argument("--dry-run", action="store_true", help="list the runs with their budgets and stop")
     parser.add_argument("--jobs", type=int, default=0, help="CPU cores to use (default: all for sample, 1 otherwise)")
+    parser.add_argument("--slurm", action="store_true", help="send every step to SLURM (profiles/slurm/config.yaml)")
     parser.add_argument("--keep-going", action="store_true", help="go on with independent steps after a failure")
     options = parser.parse_args(words)
     try:
@@ -131,8 +144,10 @@ def main(words: list[str] | None = None) -> int:
             return 0
         if missing:
             raise InputError(missing[0])
+        extra = ["--keep-going"] if options.keep_going else []
+        extra += cluster_options(options.jobs) if options.slurm else []
         small = options.profile in ("sample", "smoke")
-        return run(options.profile, options.jobs or (os.cpu_count() or 1 if small else 1), options.keep_going)
+        return run(options.profile, options.jobs or (os.cpu_count() or 1 if small else 1), extra)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,9 +1,13 @@
 """How far a long loop is: a bar for people, lines for logs."""
 
+import math
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from igconv.errors import InputError
 
 
 def follow(records: Iterable[dict], total: int, label: str) -> Iterator[dict]:
@@ -31,6 +35,23 @@ def follow(records: Iterable[dict], total: int, label: str) -> Iterator[dict]:
             left = f", {(total - step) / rate:.0f} s left" if rate and step < total else ""
             print(f"{label}: step {step}/{total}, loss {record['loss']:.4f}{left}", flush=True)
         yield record
+
+
+def to_tensorboard(records: Iterable[dict], folder: Path) -> Iterator[dict]:
+    """Pass records on and write their numbers as TensorBoard events into ``folder``.
+
+    Raises InputError where the package tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("TensorBoard is not installed (pip install tensorboard)") from None
+    with SummaryWriter(folder) as writer:
+        for record in records:
+            for name, value in record.items():
+                if name != "step" and math.isfinite(value):
+                    writer.add_scalar(name, value, record["step"])
+            yield record
 
 
 def follow_items(items: Iterable, total: int, label: str, every_s: float = 10.0) -> Iterator:

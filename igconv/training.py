@@ -12,17 +12,19 @@ import math
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.distributed import is_torchelastic_launched
 
 from igconv import cache, checkpoints, datasets, results
 from igconv.errors import InputError
 from igconv.evaluation import validation_psnr
 from igconv.feed import Batch, make_feed
 from igconv.files import exclusive, write
+from igconv.leases import leased_gpu
 from igconv.losses import frequency_l1, l1
 from igconv.model import SuperResolver, build_model
 from igconv.patches import PatchSource
@@ -66,8 +68,17 @@ def train(
 
     if run.threads:
         torch.set_num_threads(run.threads)
-    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=run.precision)
-    fabric.launch()
+    with ExitStack() as lease:
+        chosen: int | list[int] = devices
+        gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
+        if gpus > 1 and devices == nodes == 1 and not is_torchelastic_launched():
+            chosen = [lease.enter_context(leased_gpu(gpus))]
+        fabric = Fabric(accelerator=accelerator, devices=chosen, num_nodes=nodes, precision=run.precision)
+        fabric.launch()
+        yield from _checked(run, fabric, wait, graphs)
+
+
+def _checked(run: Run, fabric, wait: bool, graphs: bool) -> Iterator[dict]:
     if run.micro_batches % fabric.world_size:
         raise InputError(f"{fabric.world_size} devices cannot share {run.micro_batches} micro-batches evenly")
     if graphs and (fabric.device.type != "cuda" or fabric.world_size > 1 or run.precision == "16-mixed"):

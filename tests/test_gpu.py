@@ -6,7 +6,10 @@ import pytest
 import torch
 
 import igconv
-from igconv import study
+from igconv import cache, checkpoints, evaluation, inference, results, study
+from igconv.feed import DeviceFeed, HostFeed
+from igconv.metrics import psnr_y
+from igconv.patches import PatchSource
 from igconv.resize import imresize
 from igconv.training import train
 
@@ -48,3 +51,85 @@ def test_training_runs_and_learns(precision, tmp_path, monkeypatch):
     records = list(train(run, "cuda"))
     assert records[-1]["step"] == 40
     assert records[-1]["loss"] < records[0]["loss"]
+
+
+@pytest.fixture
+def small_run(tmp_path, monkeypatch):
+    """IGConv+ of the smoke study, 40 steps, one record at the end."""
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "results"))
+    return replace(study.get("smoke", "edsr_tiny-igconv+-s0"), steps=40, record_every=40, validate_every=0,
+                   checkpoint_every=40)  # fmt: skip
+
+
+def weights_of(run) -> dict:
+    return checkpoints.read_weights(results.run_folder(run.profile, run.name) / "model.safetensors")
+
+
+def test_graphs_train_the_same_model(small_run, tmp_path, monkeypatch):
+    """A recorded and replayed step is the step: the same weights as without graphs, up to float summation."""
+    list(train(small_run, "cuda"))
+    plain = weights_of(small_run)
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "graphs"))
+    list(train(small_run, "cuda", graphs=True))
+    for key, value in weights_of(small_run).items():
+        torch.testing.assert_close(value, plain[key], atol=1e-4, rtol=1e-3)
+
+
+def test_graphs_resume(small_run, tmp_path, monkeypatch):
+    """Stopped and called again with graphs: bit-equal weights."""
+    run = replace(small_run, record_every=10, checkpoint_every=10)
+    list(train(run, "cuda", graphs=True))
+    whole = weights_of(run)
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "stopped"))
+    generator = train(run, "cuda", graphs=True)
+    next(generator), next(generator)
+    generator.close()
+    list(train(run, "cuda", graphs=True))
+    assert all(torch.equal(value, whole[key]) for key, value in weights_of(run).items())
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_no_step_waits_for_the_device(small_run, monkeypatch, graphs):
+    """Between two records nothing synchronises: PyTorch raises where something would."""
+    original, steps = DeviceFeed.batch, []
+
+    def batch(self, step):
+        steps.append(step)
+        torch.cuda.set_sync_debug_mode("error" if 10 < step < 39 else "default")
+        return original(self, step)
+
+    monkeypatch.setattr(DeviceFeed, "batch", batch)
+    try:
+        records = []
+        for record in train(small_run, "cuda", graphs=graphs):
+            torch.cuda.set_sync_debug_mode("default")
+            records.append(record)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(steps) == 40
+    assert records[-1]["loss"] > 0
+
+
+def test_both_feeds_give_the_same_patches():
+    """Pixels in the GPU's memory or from the map: bit for bit, LR included."""
+    stored = cache.decoded("sample_train")
+    patches = PatchSource(stored.images, (2, 3, 4), 24, 4, seed=1)
+    on_device, on_host = (feed(patches, range(4), "cuda") for feed in (DeviceFeed, HostFeed))
+    for step in range(5):
+        a, b = on_device.batch(step), on_host.batch(step)
+        assert a.scales == b.scales
+        assert torch.equal(a.lr, b.lr)
+        assert all(torch.equal(x, y) for x, y in zip(a.hr, b.hr, strict=True))
+    on_host.close()
+
+
+def test_evaluation_equals_the_cpu():
+    """float32 without TF32: PSNR within 0.002 dB, also where the user has allowed TF32."""
+    torch.backends.cudnn.allow_tf32 = True
+    model = igconv.build_model("edsr_baseline", "igconv+", scales=(2, 3, 4)).eval()
+    for facts, lr, hr in evaluation.benchmark_pairs(["sample_test"], (3,)):
+        values = [
+            psnr_y(inference.upscale(inference.prepare(model, device), lr, 3, device)[0], hr, facts["scale"])
+            for device in ("cpu", "cuda")
+        ]
+        assert values[0] == pytest.approx(values[1], abs=0.002)

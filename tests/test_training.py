@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -281,6 +282,136 @@ def test_ema_does_not_share_weights_with_the_model(tiny_model):
     assert equal(model.state_dict(), before)
     for a, b in zip(ema.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(a, 0.25 * b)
+
+
+def test_gradients_are_clipped_and_their_norm_is_recorded(tiny_run, go, monkeypatch):
+    """The record has the norm before clipping; Adam sees a gradient of the largest norm allowed."""
+    seen, original = [], torch.optim.Adam.step
+
+    def step(self, *args, **kwargs):
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        seen.append(torch.stack(torch._foreach_norm(grads)).norm().item())
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    free = go(replace(tiny_run, steps=1, seed=3))
+    assert free[0]["gradient_norm"] == pytest.approx(seen[0], rel=1e-5)
+    clipped = go(replace(tiny_run, steps=1, seed=3, clip_norm=0.25))
+    assert clipped[0]["gradient_norm"] == pytest.approx(free[0]["gradient_norm"], rel=1e-5)
+    assert seen[1] == pytest.approx(0.25, rel=1e-3)
+
+
+def test_a_run_starts_from_another(tiny_run, go, weights_of, monkeypatch):
+    """All weights of the earlier run, EMA included; before it is trained, one line says so."""
+    first = replace(tiny_run, variant="first")
+    second = replace(tiny_run, start_from=first.name, steps=1, learning_rate=1e-12, ema=0.0)
+    monkeypatch.setitem(study.PROFILES, tiny_run.profile, lambda: [first, second])
+    with pytest.raises(InputError, match="starts from .*first.* not trained yet"):
+        go(second)
+    go(first)
+    go(second)
+    for key, value in weights_of(second).items():
+        torch.testing.assert_close(value, weights_of(first)[key], atol=1e-9, rtol=0)
+
+
+def test_an_encoder_starts_from_published_weights_and_stays(tiny_run, go, weights_of, monkeypatch):
+    """The encoder alone is taken, and with `freeze_encoder` nothing but the upsampler moves."""
+    from igconv import published
+
+    source = build_model("edsr_tiny", "spconv", scales=(2,))
+    monkeypatch.setattr(published, "load", lambda name: source)
+    run = replace(tiny_run, start_from="some_x2", freeze_encoder=True, ema=0.0)
+    before = training.starting_model(run).state_dict()
+    go(run)
+    after = weights_of(run)
+    for key, value in source.encoder.state_dict().items():
+        assert torch.equal(after[f"encoder.{key}"], value)
+    moved = [key for key in after if key.startswith(("upsampler", "sampler")) and not torch.equal(after[key], before[key])]
+    assert len(moved) == sum(key.startswith(("upsampler", "sampler")) for key in after)
+
+
+def test_weights_that_do_not_fit_are_no_start(tiny_run, monkeypatch):
+    """One line with both names."""
+    from igconv import published
+
+    monkeypatch.setattr(published, "load", lambda name: build_model("edsr_baseline", "spconv", scales=(2,)))
+    with pytest.raises(InputError, match="cannot start from some_x2"):
+        training.starting_model(replace(tiny_run, start_from="some_x2"))
+
+
+def test_stochastic_depth_resumes_too(tiny_run, go, weights_of, monkeypatch, tmp_path):
+    """Random numbers inside the model are a function of the step as well."""
+
+    class Dropping(torch.nn.Module):
+        out_channels = 4
+
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x):
+            return torch.nn.functional.dropout(self.conv(x), 0.5, self.training)
+
+    from igconv import encoders
+
+    monkeypatch.setitem(encoders.ENCODERS, "dropping", (Dropping, {}))
+    run = replace(tiny_run, encoder="dropping")
+    go(run)
+    whole = weights_of(run)
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "stopped"))
+    generator = train(run, accelerator="cpu")
+    next(generator)
+    generator.close()
+    go(run)
+    assert equal(weights_of(run), whole)
+
+
+@pytest.mark.slow
+def test_ten_kills_change_nothing(tiny_run, go, weights_of, monkeypatch, tmp_path):
+    """SIGKILL at ten random moments of one run, in steps and while checkpoints are written: bit-equal weights."""
+    import multiprocessing
+    import random
+
+    run = replace(tiny_run, steps=400, record_every=5, checkpoint_every=5, validate_every=0)
+    start = time.monotonic()
+    go(run)
+    duration, whole = time.monotonic() - start, weights_of(run)
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "killed"))
+    moments, kills, last = random.Random(0), 0, 0
+    while not (folder_of(run) / "model.safetensors").exists():
+        # A fork has everything imported, so that the moment falls into the training.
+        process = multiprocessing.get_context("fork").Process(target=go, args=(run,))
+        process.start()
+        process.join(0.1 + moments.uniform(0.02, 0.09) * duration if kills < 10 else None)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            kills += 1
+        elif kills < 10:
+            pytest.fail(f"the run ended after {kills} kills; it needs more steps")
+        if (folder_of(run) / "last.ckpt").exists():
+            step = checkpoints.read_pickle(folder_of(run) / "last.ckpt")["step"]
+            assert step >= last
+            last = step
+    assert kills == 10
+    assert equal(weights_of(run), whole)
+
+
+def test_out_of_memory_says_what_to_lower(tiny_run, monkeypatch):
+    """One line with the settings that matter."""
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(HostFeed, "batch", full)
+    with pytest.raises(TrainingError, match=r"out of memory .*micro_batch_size \(1\) or lr_patch \(8\)"):
+        next(train(tiny_run, accelerator="cpu"))
+
+
+def test_graphs_need_a_gpu(tiny_run):
+    """On a CPU they are refused, not ignored."""
+    with pytest.raises(InputError, match="graphs need one CUDA device"):
+        next(train(tiny_run, accelerator="cpu", graphs=True))
 
 
 def test_learning_rate_reaches_the_optimizer(tiny_run, go, monkeypatch):
