@@ -38,7 +38,13 @@ class TrainingError(RuntimeError):
 
 
 def train(
-    run: Run, accelerator: str = "auto", devices: int = 1, wait: bool = False, nodes: int = 1, graphs: bool = False
+    run: Run,
+    accelerator: str = "auto",
+    devices: int = 1,
+    wait: bool = False,
+    nodes: int = 1,
+    graphs: bool = False,
+    model: SuperResolver | None = None,
 ) -> Iterator[dict]:
     """Train a run and yield its records; the files of the run are complete when the iterator ends.
 
@@ -50,6 +56,8 @@ def train(
         devices, nodes: processes per node and nodes; their product divides ``run.micro_batches``.
         wait: when another process trains this run, wait for it instead of raising.
         graphs: launch each step as one CUDA graph (`igconv.graphs`); one GPU, no fp16.
+        model: trained instead of the one the run describes, for an encoder of yours; ``run.encoder`` is then only its
+            name. It stays as it is; ``igconv.load(<model.safetensors>, model)`` gives it the trained weights.
 
     Yields:
         Every ``record_every`` steps: step, loss, l1, frequency_l1 and gradient_norm (means since the last record;
@@ -75,10 +83,10 @@ def train(
             chosen = [lease.enter_context(leased_gpu(gpus))]
         fabric = Fabric(accelerator=accelerator, devices=chosen, num_nodes=nodes, precision=run.precision)
         fabric.launch()
-        yield from _checked(run, fabric, wait, graphs)
+        yield from _checked(run, fabric, wait, graphs, model)
 
 
-def _checked(run: Run, fabric, wait: bool, graphs: bool) -> Iterator[dict]:
+def _checked(run: Run, fabric, wait: bool, graphs: bool, model: SuperResolver | None) -> Iterator[dict]:
     if run.micro_batches % fabric.world_size:
         raise InputError(f"{fabric.world_size} devices cannot share {run.micro_batches} micro-batches evenly")
     if graphs and (fabric.device.type != "cuda" or fabric.world_size > 1 or run.precision == "16-mixed"):
@@ -86,7 +94,7 @@ def _checked(run: Run, fabric, wait: bool, graphs: bool) -> Iterator[dict]:
     folder = results.run_folder(run.profile, run.name)
     with exclusive(folder / f".lock{fabric.global_rank}", wait=wait, who=f"run {run.name}"):
         try:
-            yield from _train(run, fabric, folder, graphs)
+            yield from _train(run, fabric, folder, graphs, model)
         except torch.OutOfMemoryError as error:
             reason = " ".join(str(error).split())[:120]
             raise TrainingError(
@@ -95,7 +103,7 @@ def _checked(run: Run, fabric, wait: bool, graphs: bool) -> Iterator[dict]:
             ) from None
 
 
-def _train(run: Run, fabric, folder, graphs: bool) -> Iterator[dict]:
+def _train(run: Run, fabric, folder, graphs: bool, own: SuperResolver | None) -> Iterator[dict]:
     finished = folder / "model.safetensors"
     if finished.is_file() and checkpoints.metadata(finished).get("meta", {}).get("config_hash") == run.config_hash():
         yield from results.read_table(folder / "record.csv").to_dict("records")
@@ -105,7 +113,7 @@ def _train(run: Run, fabric, folder, graphs: bool) -> Iterator[dict]:
         print(f"{run.name}: {patches.left_out()}", flush=True)
 
     device, on_cpu = fabric.device, fabric.device.type == "cpu"
-    raw = starting_model(run)
+    raw = starting_model(run, own)
     ema = copy.deepcopy(raw).eval().requires_grad_(False).to(device)
     adam = torch.optim.Adam(
         [p for p in raw.parameters() if p.requires_grad],
@@ -206,10 +214,11 @@ def _patches(run: Run) -> PatchSource:
     return PatchSource(images, run.scales, run.lr_patch, run.micro_batch_size, run.seed, run.degradation)
 
 
-def starting_model(run: Run) -> SuperResolver:
-    """The model before the first step: the seed's, or with weights of ``run.start_from``. Channels last."""
+def starting_model(run: Run, own: SuperResolver | None = None) -> SuperResolver:
+    """The model before the first step, channels last: the seed's (or a copy of ``own``), with weights of
+    ``run.start_from`` if there are."""
     torch.manual_seed(run.seed)
-    model = build_model(run.encoder, run.upsampler, **run.model_options())
+    model = copy.deepcopy(own) if own else build_model(run.encoder, run.upsampler, **run.model_options())
     if run.start_from in runs(run.profile):
         earlier = get(run.profile, run.start_from)
         path = results.run_folder(run.profile, run.start_from) / "model.safetensors"
@@ -303,4 +312,5 @@ def _finish(run: Run, fabric, folder, records: list[dict], model: nn.Module) -> 
     results.write_json(results.provenance(**facts), folder / "provenance.json")
     # The weights come last: their presence says that the run is finished. The last checkpoint stays, because
     # Snakemake deletes the outputs of a job that was killed after this line and calls it again.
-    checkpoints.save(model, folder / "model.safetensors", run=run.name, config_hash=run.config_hash())
+    checkpoints.save(model, folder / "model.safetensors", rebuildable=model.config is not None, run=run.name,
+                     config_hash=run.config_hash())  # fmt: skip

@@ -330,6 +330,21 @@ def test_an_encoder_starts_from_published_weights_and_stays(tiny_run, go, weight
     assert len(moved) == sum(key.startswith(("upsampler", "sampler")) for key in after)
 
 
+def test_a_model_of_ones_own_is_trained(tiny_run, go):
+    """Any encoder: the copy is trained, the original stays, and the file gives it the weights."""
+    encoder = torch.nn.Conv2d(3, 5, 3, padding=1)
+    model = build_model(encoder, "igconv", scales=(2, 3, 4), hidden_dim=8, num_layers=1)
+    before = copy.deepcopy(model.state_dict())
+    run = replace(tiny_run, encoder="mine", variant="own")
+    records = list(train(run, accelerator="cpu", model=model))
+    assert records[-1]["step"] == run.steps
+    assert equal(model.state_dict(), before)
+    path = folder_of(run) / "model.safetensors"
+    with pytest.raises(InputError, match=r"encoder of yours.*igconv.load\(path, model\)"):
+        load(path)
+    assert not equal(load(path, model).state_dict(), before)
+
+
 def test_weights_that_do_not_fit_are_no_start(tiny_run, monkeypatch):
     """One line with both names."""
     from igconv import published
