@@ -52,7 +52,7 @@ make_venv() {
   stamp=.venv/.installed
   wanted=$(cksum < pyproject.toml)
   [[ -x .venv/bin/python && -f $stamp && $(cat "$stamp") == "$wanted" ]] && return
-  echo "making .venv (PyTorch and Jupyter; some GB, some minutes)"
+  echo "making .venv (PyTorch and Jupyter; some GB, some minutes; with SRFormer's code, CC BY-NC: non-commercial use only)"
   [[ -x .venv/bin/python ]] || "$(find_python)" -m venv .venv
   if command -v uv > /dev/null; then
     uv pip install --quiet --python .venv/bin/python --editable ".[dev]"

@@ -14,7 +14,7 @@ from igconv.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
 
 UPSAMPLERS = ("spconv", "spconv+", "igconv", "igconv+")
 IGCONV_OPTIONS = ("kernel_size", "hidden_dim", "num_layers", "max_scale", "dihedral", "igsample",
-                  "sample_hidden_dim", "sample_num_layers")  # fmt: skip
+                  "sample_kernel_size", "sample_hidden_dim", "sample_num_layers")  # fmt: skip
 
 
 class Affine(nn.Module):
@@ -29,6 +29,39 @@ class Affine(nn.Module):
         return x * self.factor + self.shift
 
 
+class MeanShift(nn.Conv2d):
+    """`Affine` as a 1x1 convolution over the colours that starts there and is trained (RCAN's normalisation)."""
+
+    def __init__(self, factor: float, shift: Sequence[float]):
+        super().__init__(3, 3, 1)
+        with torch.no_grad():
+            self.weight.copy_(factor * torch.eye(3)[:, :, None, None])
+            self.bias.copy_(torch.tensor(shift))
+
+
+def pad_to_multiple(image: Tensor, multiple: int, mode: str = "reflect") -> Tensor:
+    """(B, C, H, W) extended at the bottom and right to sides that are multiples of ``multiple``.
+
+    Args:
+        mode: "reflect" mirrors about the last pixel, "symmetric" about its far edge (the last pixel comes twice),
+            "replicate" repeats it, "constant" adds zeros.
+
+    Raises:
+        InputError: a side that is too short to be mirrored that far.
+    """
+    h, w = image.shape[-2:]
+    bottom, right = -h % multiple, -w % multiple
+    if mode in ("reflect", "symmetric"):
+        least = 1 if mode == "reflect" else 0
+        if h < bottom + least or w < right + least:
+            raise InputError(f"an image of {h}x{w} px is too small for this encoder's window: its sides cannot be "
+                             f"mirrored to multiples of {multiple} px")  # fmt: skip
+    if mode == "symmetric":
+        image = torch.cat([image, image[..., h - bottom :, :].flip(-2)], dim=-2)
+        return torch.cat([image, image[..., w - right :].flip(-1)], dim=-1)
+    return F.pad(image, (0, right, 0, bottom), mode=mode) if bottom or right else image
+
+
 class _Composition(nn.Module):
     """The parts of a model and what happens before its upsampler."""
 
@@ -41,10 +74,7 @@ class _Composition(nn.Module):
         """(padded lr, features of it). Padding is the encoder's wish; most have none."""
         if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point():
             raise InputError(f"expected a float image batch (B, 3, H, W), got {tuple(lr.shape)} of {lr.dtype}")
-        multiple = getattr(self.encoder, "pad_to", 1)
-        bottom, right = -lr.shape[-2] % multiple, -lr.shape[-1] % multiple
-        if bottom or right:
-            lr = F.pad(lr, (0, right, 0, bottom), mode=getattr(self.encoder, "pad_mode", "reflect"))
+        lr = pad_to_multiple(lr, getattr(self.encoder, "pad_to", 1), getattr(self.encoder, "pad_mode", "reflect"))
         return lr, self.encoder(self.pre(lr))
 
 
@@ -115,13 +145,14 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
     """Compose a model.
 
     Args:
-        encoder: a name in `igconv.encoders.ENCODERS`, or a module with ``out_channels``.
+        encoder: a name in `igconv.encoders.ENCODERS`, or any module (B, 3, H, W) -> (B, C, H, W). C is its attribute
+            ``out_channels`` or else found by running it once on a small black image.
         upsampler: "spconv", "spconv+", "igconv" or "igconv+". "igconv+" is "igconv" with ``dihedral=True`` and
             ``igsample=True``, which either of them may be given to change.
         scales: the factors to be trained. Fixed heads exist for these; IGConv takes any other one as well.
-        options: of the encoder (for EDSR channels, blocks, res_scale, img_range, mean; for SMFANet channels,
-            blocks, ffn_scale); of SPConv+ ``width``; of IGConv kernel_size, hidden_dim (256), num_layers (4),
-            max_scale (4), dihedral, igsample, and for IGSample sample_hidden_dim and sample_num_layers (half of
+        options: of the encoder (see its class; for EDSR channels, blocks, res_scale, img_range, mean); of SPConv+
+            ``width``; of IGConv kernel_size, hidden_dim (256), num_layers (4), max_scale (4), dihedral, igsample,
+            and for IGSample sample_kernel_size (IGConv's), sample_hidden_dim and sample_num_layers (half of
             IGConv's).
 
     Raises:
@@ -136,10 +167,8 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
         known = tuple(inspect.signature(constructor).parameters)
         module = constructor(**{**preset, **{k: options.pop(k) for k in known if k in options}})
     else:
-        module, known, config = encoder, (), None
-    channels = getattr(module, "out_channels", None)
-    if channels is None:
-        raise InputError("an encoder module needs the attribute out_channels, the number of its feature channels")
+        module, known, config, encoder = encoder, (), None, type(encoder).__name__
+    channels = module.out_channels if hasattr(module, "out_channels") else _probe(module)
 
     own = {"spconv": (), "spconv+": ("width",)}.get(upsampler, IGCONV_OPTIONS)
     for name in options:
@@ -156,12 +185,37 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
         if o["igsample"]:
             hidden = o.get("sample_hidden_dim", o["hidden_dim"] // 2)
             layers = o.get("sample_num_layers", max(1, o["num_layers"] // 2))
-            sampler = IGSample(channels, o["kernel_size"], hidden, layers, o["dihedral"], o["max_scale"])
+            kernel_size = o.get("sample_kernel_size", o["kernel_size"])
+            sampler = IGSample(channels, kernel_size, hidden, layers, o["dihedral"], o["max_scale"])
 
     pre = post = None
     if hasattr(module, "mean"):
         low, span = module.mean, module.img_range
-        pre, post = Affine(span, [-m * span for m in low]), Affine(1 / span, low)
+        shift = MeanShift if getattr(module, "trained_mean", False) else Affine
+        pre, post = shift(span, [-m * span for m in low]), shift(1 / span, low)
     model = SuperResolver(module, head, sampler, pre, post)
     model.config = config
     return model
+
+
+@torch.no_grad()
+def _probe(encoder: nn.Module) -> int:
+    """Channels of the features of a module that does not say. Raises InputError if they have not the image's size."""
+    if not isinstance(encoder, nn.Module):
+        raise InputError(f"an encoder is a name or an nn.Module, got {type(encoder).__name__}")
+    side = 64 + -64 % getattr(encoder, "pad_to", 1)
+    name, like = type(encoder).__name__, next(encoder.parameters(), torch.empty(0))
+    modes = {module: module.training for module in encoder.modules()}
+    try:
+        features = encoder.eval()(like.new_zeros(1, 3, side, side))
+    except Exception as error:  # whatever a module can raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"no out_channels: {name} does not take an image (1, 3, {side}, {side}): {reason}") from None
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    if not isinstance(features, Tensor) or features.ndim != 4 or features.shape[2:] != (side, side):
+        raise InputError(f"no out_channels: an encoder maps (B, 3, H, W) to (B, C, H, W), {name} maps "
+                         f"(1, 3, {side}, {side}) to {shape}")  # fmt: skip
+    return features.shape[1]

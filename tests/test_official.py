@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from igconv import IGConv, IGSample, InputError, load_official
+from igconv.official import CLASSES, RELEASE_FILES, build_official
 from igconv.study import Run, learning_rate
 
 
@@ -70,11 +72,61 @@ def test_igsample_geo(reference, scale):
         check_gradients(module, tensors, scale, "convs.", entry)
 
 
+CASES = ("edsr_ig_plus", "rcan_ig_plus", "rdn_ig", "smfanet_ig", "plksr_ig_plus", "swinir_ig", "srformer_ig",
+         "hit_srf_ig", "hat_ig_plus", "atd_ig_plus", "mambair_ig")  # fmt: skip
+
+
+def needs(case: str) -> None:
+    """Skip what an optional extra is missing for."""
+    if case.startswith("srformer"):
+        pytest.importorskip("spandrel_extra_arches", reason='extra "srformer"')
+    if case.startswith("mambair"):
+        pytest.importorskip("mambapy", reason='extra "mamba"')
+
+
+@pytest.mark.reference
+def test_every_network_has_its_test(reference):
+    """A new case in the folder is not forgotten."""
+    assert {case for case, entry in reference()["cases"].items() if "network_g" in entry} == set(CASES)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("case", CASES)
+def test_networks(reference, case):
+    """Whole networks through `load_official`, with and without recorded gradients (attention is fused without)."""
+    needs(case)
+    entry, tensors = reference(case)
+    model = load_official(state_of(tensors), entry["network_g"])
+    assert not model.training
+    assert sum(p.numel() for p in model.parameters()) == entry["params"]
+    for scale in entry["scales"]:
+        close(model(tensors["in.x"], scale), tensors[f"out.x{scale}"], entry)
+        with torch.no_grad():
+            close(model(tensors["in.x"], scale), tensors[f"out.x{scale}"], entry)
+            close(model.instantiate(scale)(tensors["in.x"]), tensors[f"out.x{scale}"], entry)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("case", CASES)
+def test_every_key_counts(reference, case):
+    """Without a key, with one more, with one of another shape: one line that names it. Also index tables and masks."""
+    needs(case)
+    entry, tensors = reference(case)
+    state = state_of(tensors)
+    tables = [key for key in state if key.endswith(("mask", "index", "_SA", "_OCA"))]
+    for key in [min(state), max(state), *tables[:1]]:
+        for wrong in ({k: v for k, v in state.items() if k != key}, state | {key + "_more": state[key]},
+                      state | {key: state[key].repeat_interleave(2, 0)}):  # fmt: skip
+            with pytest.raises(InputError, match=re.escape(key.split(".")[-1])) as error:
+                load_official(wrong, entry["network_g"])
+            assert "\n" not in str(error.value)
+
+
 @pytest.mark.reference
 @pytest.mark.parametrize("case", ["edsr_ig_plus", "smfanet_ig"])
 @pytest.mark.parametrize("wrapped", ["bare", "params", "params_ema", "file"])
-def test_networks(reference, case, wrapped, tmp_path):
-    """Whole networks through `load_official`, however the weights are wrapped; and their instantiated forms."""
+def test_wrapped_weights(reference, case, wrapped, tmp_path):
+    """However the weights are wrapped."""
     entry, tensors = reference(case)
     state = state_of(tensors)
     noise = {k: torch.randn_like(v) for k, v in state.items()}
@@ -83,14 +135,8 @@ def test_networks(reference, case, wrapped, tmp_path):
     if wrapped == "file":
         torch.save({"params": noise, "params_ema": state}, checkpoint)
     model = load_official(checkpoint, entry["network_g"])
-    assert not model.training
-    assert sum(p.numel() for p in model.parameters()) == entry["params"]
     with torch.no_grad():
-        for scale in entry["scales"]:
-            close(model(tensors["in.x"], scale), tensors[f"out.x{scale}"], entry)
-            close(model.instantiate(scale)(tensors["in.x"]), tensors[f"out.x{scale}"], entry)
-        if "out_train.x2" in tensors:
-            close(model.train()(tensors["in.x"], 2), tensors["out_train.x2"], entry)
+        close(model(tensors["in.x"], 2), tensors["out.x2"], entry)
 
 
 SCHEDULES = {
@@ -173,6 +219,106 @@ def test_release_files_are_known_by_name(tmp_path):
         load_official(path)
     with pytest.raises(InputError, match=r"other\.pth"):
         load_official(tmp_path / "other.pth")
+
+
+def test_every_class_has_a_release_file_or_is_its_plain_form():
+    """The table of files names classes and options that exist."""
+    assert {g["type"] for g in RELEASE_FILES.values()} == set(CLASSES) - {"RDNIG"}
+
+
+RELEASED = {  # parameters in millions: FACTS section 5; plain IGConv: encoder and IGConv
+    "EDSR_IGConv_DIV2K": 39.806, "EDSR_IGConvPlus_DIV2K": 41.054, "RCAN_IGConvPlus_DIV2K_S8": 16.217,
+    "RDN_IGConvPlus_DIV2K": 22.896, "SMFANet_IGConv_DF2K": 0.960, "SMFANet_IGConvPlus_DF2K": 1.250,
+    "PLKSR_IGConvPlus_DF2K": 8.280, "SwinIR_IGConvPlus_DIV2K": 13.490, "SRFormer_IGConv_DF2K": 11.217,
+    "SRFormer_IGConvPlus_DF2K": 12.115, "HiT_SRF_IGConv_DF2K": 1.381, "HiT_SRF_IGConvPlus_DF2K": 1.725,
+    "MambaIR_IGConv_DF2K": 21.262, "MambaIR_IGConvPlus_DF2K": 22.160, "MambaIR_IGConvPlus_DFL_S8": 22.160,
+    "MambaIR_Light_IGConv_DIV2K": 2.157, "MambaIR_Light_IGConvPlus_DIV2K": 2.501,
+    "HAT_IGPlus_DF2K_Finetuning": 22.363, "ATD_IGPlus_DF2K_LargePatch_Finetuning": 22.110,
+}  # fmt: skip
+
+
+@pytest.fixture
+def without_random(monkeypatch):
+    """Full-size networks without drawing their weights: only sizes matter, and it is faster."""
+    for name in ("trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "uniform_"):
+        monkeypatch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+
+
+@pytest.mark.parametrize("name", RELEASE_FILES)
+def test_release_files_are_the_published_models(name, without_random):
+    """Size, dihedral averaging and IGSample with "Plus" in the name, phase clamp 8 with "S8"."""
+    needs(name.lower())
+    model = build_official(RELEASE_FILES[name])
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 3) == RELEASED[name.removesuffix(".pth")]
+    assert model.upsampler.hyper.dihedral == (model.sampler is not None) == ("Plus" in name)
+    assert model.upsampler.hyper.max_scale == (8 if "S8" in name else 4)
+    assert set(RELEASED) == {file.removesuffix(".pth") for file in RELEASE_FILES}
+
+
+GROUPS = dict(embed_dim=24, depths=[1], num_heads=[2], implicit_dim=8, latent_layers=2)
+WINDOWS = GROUPS | dict(window_size=4, img_size=8)
+
+
+@pytest.mark.parametrize(("network_g", "expected"), [
+    (dict(type="RDNIGPlus", RDNconfig=[1, 1, 4], G0=4), dict(dihedral=False, sample_hidden=128, max_scale=4)),
+    (dict(type="RDNIGPlus", RDNconfig=[1, 1, 4], G0=4, max_s=8, geo_ensemble=True), dict(dihedral=True, max_scale=8)),
+    (dict(type="RCANIGPlus", n_resgroups=1, n_resblocks=1, n_feats=4, reduction=2, implicit_dim=16, n_layers=3,
+          dysample_kernel_size=5, max_s=8, upscale=2),
+     dict(sample_hidden=128, sample_layers=2, sample_kernel=5, kernel=3, hidden=16, max_scale=8)),
+    (EDSR_G | dict(sk_kernel_size=5), dict(kernel=5, sample_kernel=3)),
+    (dict(type="PLKSRIGPlus", dim=8, n_blocks=1, ccm_type="CCM", kernel_size=7, split_ratio=0.5, sk_kernel_size=5,
+          geo_ensemble=False), dict(kernel=5, sample_kernel=5, dihedral=False)),
+    (dict(type="SwinIRMS", **WINDOWS), dict(dihedral=True, sampler=False, max_scale=4)),
+    (dict(type="SwinIRMS", **WINDOWS, upsampler="igconv+igsample", geo_ensemble=False, return_skip=False),
+     dict(dihedral=False, sampler=True)),
+    (dict(type="HAT", **WINDOWS, squeeze_factor=6, upsampler="igconv", upscale=3), dict(dihedral=True, sampler=False)),
+    (dict(type="ATD", **WINDOWS, upsampler="igconv", max_s=8), dict(max_scale=4)),
+    (dict(type="ATD", **WINDOWS, upsampler="igconv+igsample", max_s=8, use_checkpoint=True), dict(max_scale=8)),
+    (dict(type="HiT_SRF", **GROUPS, upsampler="igconv", geo_ensemble=True, expansion_factor=2), dict(dihedral=False)),
+    (dict(type="HiT_SRF", **GROUPS, upsampler="igconv+igsample", geo_ensemble=False), dict(dihedral=True)),
+], ids=lambda value: value.get("type", "") if isinstance(value, dict) else "")  # fmt: skip
+def test_options_and_quirks(network_g, expected):
+    """What the authors' classes make of their options (FACTS sections 4 and 5b)."""
+    model = build_official(network_g)
+    hyper, sampler = model.upsampler.hyper, model.sampler
+    found = dict(dihedral=hyper.dihedral, max_scale=hyper.max_scale, kernel=hyper.kernel_size,
+                 hidden=hyper.freq.shape[1], sampler=sampler is not None)  # fmt: skip
+    if sampler:
+        found |= dict(sample_hidden=sampler.hyper.freq.shape[1] // 2, sample_kernel=sampler.hyper.kernel_size,
+                      sample_layers=(len(sampler.hyper.query_kernel) - 1) // 2)  # fmt: skip
+        assert (sampler.hyper.dihedral, sampler.hyper.max_scale) == (hyper.dihedral, hyper.max_scale)
+    assert {key: found[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(("network_g", "named"), [
+    (dict(type="SwinIRMS", **WINDOWS, upsampler="pixelshuffle"), "igconv+igsample"),
+    (dict(type="HAT", **WINDOWS), "igconv+igsample"),  # its default is no upsampler
+    (dict(type="SwinIRMS", **WINDOWS, max_s=8), "max_s"),
+    (dict(type="SwinIRMS", **WINDOWS, in_chans=1), "in_chans"),
+    (dict(type="SwinIRMS", **WINDOWS, patch_size=2), "patch_size"),
+    (dict(type="SwinIRMS", **(WINDOWS | dict(depths=[1, 1]))), "depths"),
+    (dict(type="SwinIRMS", **WINDOWS, resi_connection="2conv"), "3conv"),
+    (dict(type="HiT_SRF", **GROUPS), "pixelshuffledirect"),
+    (dict(type="MambaIR", embed_dim=24, depths=[1], qkv_bias=True), "qkv_bias"),
+    (dict(type="RDNIG", RDNconfig="C"), "A, B"),
+    (dict(type="RDNIG", RDNconfig=[3, 3]), "RDNconfig"),
+    (dict(type="PLKSRIGPlus", dim=8), "n_blocks"),
+    (dict(type="PLKSRIGPlus", dim=8, n_blocks=1, ccm_type="XCM", kernel_size=7, split_ratio=0.5), "DCCM"),
+    (dict(type="SMFANetIG", max_s=8), "max_s"),
+    (dict(type="SwinIR"), "SwinIRMS"),
+], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
+def test_impossible_options_are_one_line(network_g, named):
+    """The option and what is allowed, although the authors' transformers would swallow it."""
+    with pytest.raises(InputError, match=re.escape(named)) as error:
+        build_official(network_g)
+    assert "\n" not in str(error.value)
+
+
+def test_pickles_with_code_are_refused(tmp_path):
+    """Nothing in a checkpoint is run."""
+    torch.save({"params": {"weight": torch.zeros(1)}, "hook": Run}, tmp_path / "EDSR_IGConv_DIV2K.pth")
+    with pytest.raises(InputError, match="code"):
+        load_official(tmp_path / "EDSR_IGConv_DIV2K.pth")
 
 
 @pytest.mark.parametrize(("cls", "kwargs"), [(IGConv, dict(dim=8)), (IGSample, {}), (IGConv, dict(dims=8))])
