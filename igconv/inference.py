@@ -8,6 +8,7 @@ import ctypes
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -53,14 +54,21 @@ def keep_freed_memory() -> None:
     """Have glibc's malloc keep freed blocks for the next tensors, for the rest of the process; no effect elsewhere.
 
     By default every tensor above 32 MB is mapped, filled with zero pages and unmapped again at each operation.
+    `upscale` gives the memory back after each image: blocks of images of many sizes would not fit into each other.
     """
     mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    if _libc("mallopt"):
+        _libc("mallopt")(mmap_max, 0)
+        _libc("mallopt")(trim_threshold, 2**31 - 1)
+
+
+@cache
+def _libc(name: str):
+    """A function of the C library, None where it has none of that name."""
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # another C library
-        return
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
+        return getattr(ctypes.CDLL(None), name, None)
+    except OSError:
+        return None
 
 
 @torch.no_grad()
@@ -70,7 +78,10 @@ def upscale(model: Upscaler, lr: Tensor, scale: int, device="cpu") -> tuple[Tens
     start = time.perf_counter()
     with exact_arithmetic():
         sr = model(x, scale)[0].float().cpu()
-    return sr, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    if _libc("malloc_trim"):
+        _libc("malloc_trim")(0)
+    return sr, seconds
 
 
 def self_ensemble(model: Upscaler) -> Upscaler:

@@ -28,6 +28,7 @@ class Run:
     hidden_dim: int = 256
     num_layers: int = 4
     max_scale: int = 4
+    width: int = 0  # of the convolution that SPConv+ starts with; 0: none
 
     steps: int = 300_000  # optimiser steps
     micro_batches: int = 4  # gradients averaged per step, each with a scale of its own
@@ -41,7 +42,11 @@ class Run:
     warmup: int = -1
     ema: float = 0.999  # 0 turns the moving average off
     frequency_weight: float = 0.0  # of the frequency loss beside L1
-    precision: str = "32-true"
+    clip_norm: float = 0.0  # largest norm of the gradient; 0: not clipped
+    precision: str = "32-true"  # of Lightning Fabric; also "bf16-mixed" and "16-mixed"
+    # Weights to start from: another run of the profile (the whole model), or published weights (the encoder alone).
+    start_from: str = ""
+    freeze_encoder: bool = False  # train the upsampler only
 
     train_sets: tuple[str, ...] = ()
     test_sets: tuple[str, ...] = ()
@@ -65,6 +70,8 @@ class Run:
     def model_options(self) -> dict:
         """Arguments of `igconv.build_model` after encoder and upsampler."""
         options = dict(scales=self.scales)
+        if self.upsampler == "spconv+" and self.width:
+            options |= dict(width=self.width)
         if self.upsampler.startswith("igconv"):
             options |= dict(hidden_dim=self.hidden_dim, num_layers=self.num_layers, max_scale=self.max_scale,
                             dihedral=self.dihedral, igsample=self.igsample)  # fmt: skip
@@ -158,17 +165,78 @@ def _benchmark() -> list[Run]:
 
 
 def _paper() -> list[Run]:
-    """The paper's protocol for the encoders that exist here (its other encoders follow)."""
-    tests = ("Set5", "Set14", "B100", "Urban100", "Manga109")
-    edsr = Run("paper", "edsr", "igconv", steps=300_000, milestones=(200_000,), train_sets=("DIV2K",), test_sets=tests)
-    smfanet = Run("paper", "smfanet_plus", "igconv", steps=1_000_000, micro_batch_size=16, lr_patch=64,
-                  learning_rate=1e-3, final_rate=1e-6, frequency_weight=0.05,
-                  train_sets=("DF2K",), test_sets=tests)  # fmt: skip
+    """The authors' recipes, one per training file of theirs, and the fixed-scale baselines the paper compares with.
+
+    Batches: micro-batches are the authors' GPUs. Baselines get the budget of IGConv for each scale (the paper does
+    not say theirs). The SwinIR family's SPConv+ starts with a convolution to 64 channels. Fine-tuning starts from the
+    run it names. AdamW with weight decay 0, which ATD uses, is Adam.
+    """
+    sets = dict(test_sets=("Set5", "Set14", "B100", "Urban100", "Manga109"))
+    half_million = dict(steps=500_000, milestones=(250_000, 400_000, 450_000, 475_000), ema=0.0, lr_patch=64)
+    million = dict(steps=1_000_000, milestones=(200_000, 400_000, 600_000, 800_000), ema=0.0)
+    div2k, df2k = dict(train_sets=("DIV2K",), **sets), dict(train_sets=("DF2K",), **sets)
+
+    # fmt: off
+    edsr     = Run("paper", "edsr",          "igconv", **div2k, steps=300_000, micro_batch_size=4,
+                   milestones=(200_000,))
+    rcan     = Run("paper", "rcan",          "igconv", **div2k, **million, micro_batch_size=4, betas=(0.9, 0.999))
+    rdn      = Run("paper", "rdn",           "igconv", **div2k, **million, micro_batch_size=8)
+    hit_srf  = Run("paper", "hit_srf",       "igconv", **div2k, **half_million, micro_batch_size=16, learning_rate=5e-4,
+                   seed=1226)
+    light    = Run("paper", "mambair_light", "igconv", **div2k, **half_million, micro_batch_size=8, learning_rate=2e-4)
+    srformer = Run("paper", "srformer",      "igconv", **df2k,  **half_million, micro_batch_size=8, learning_rate=2e-4)
+    mambair  = Run("paper", "mambair",       "igconv", **df2k,  **half_million, micro_batch_size=8, learning_rate=2e-4)
+    smfanet  = Run("paper", "smfanet_plus",  "igconv", **df2k, steps=1_000_000, final_rate=1e-6, micro_batch_size=16,
+                   lr_patch=64, learning_rate=1e-3, frequency_weight=0.05)
+    plksr    = Run("paper", "plksr",         "igconv", **df2k, steps=600_000, micro_batch_size=16, lr_patch=96,
+                   learning_rate=2e-4, milestones=(100_000, 200_000, 300_000, 400_000, 425_000))
+    hat      = Run("paper", "hat",           "igconv", **sets, train_sets=("ImageNet",), steps=800_000, lr_patch=64,
+                   micro_batch_size=8, learning_rate=2e-4, milestones=(300_000, 500_000, 650_000, 700_000, 750_000))
+    atd      = Run("paper", "atd",           "igconv", **df2k, steps=300_000, lr_patch=64, micro_batch_size=8,
+                   learning_rate=2e-4, betas=(0.9, 0.9), milestones=(250_000,), warmup=10_000)
+    # fmt: on
+    late = (150_000, 200_000, 225_000, 240_000)
+    hat_tuning = dict(train_sets=("DF2K",), steps=250_000, learning_rate=1e-5, milestones=(125_000, *late[1:]))
+    atd_tuning = dict(steps=250_000, lr_patch=96, milestones=late)
+
+    def width_64(run: Run) -> Run:
+        return replace(run, width=64)
+
     return [
         *fixed(edsr, "spconv+", (2, 3, 4)), igconv(edsr), igconv_plus(edsr),
+        igconv_plus(replace(rcan, scales=(2, 3, 4, 8), max_scale=8)),
+        igconv_plus(rdn),
+        *fixed(hit_srf, "spconv", (2, 3, 4)), igconv(hit_srf), igconv_plus(hit_srf),
+        *fixed(replace(light, encoder="mambair_light_baseline"), "spconv", (2, 3, 4)),
+        igconv(light), igconv_plus(light),
         *fixed(smfanet, "spconv", (2, 3, 4)), igconv(smfanet), igconv_plus(smfanet),
+        replace(igconv_plus(plksr), frequency_weight=0.02),
+        *fixed(width_64(srformer), "spconv+", (2, 3, 4)), igconv(srformer), igconv_plus(srformer),
+        *fixed(width_64(mambair), "spconv+", (2, 3, 4)), igconv(mambair), igconv_plus(mambair),
+        replace(igconv_plus(mambair), scales=(2, 3, 4, 5, 6, 7, 8), max_scale=8, micro_batches=16, train_sets=("DFL",)),
+        *tuned([*fixed(width_64(hat), "spconv+", (2, 3, 4)), igconv_plus(hat)], **hat_tuning),
+        *tuned(fixed(width_64(atd), "spconv+", (2, 3, 4)), **atd_tuning),
+        *tuned([igconv_plus(atd)], **atd_tuning, frequency_weight=0.02),
     ]  # fmt: skip
 
+
+def tuned(runs: list[Run], **changes) -> list[Run]:
+    """Each run as a pre-training, followed by a fine-tuning that starts from it."""
+    first = [replace(run, variant="pretrain") for run in runs]
+    return first + [replace(run, variant="finetune", start_from=run.name, **changes) for run in first]
+
+
+# Published models that a profile evaluates beside its own, where their weights are.
+PUBLISHED = {
+    "benchmark": ("smfanet_plus_df2k_x2", "smfanet_plus_df2k_x3", "smfanet_plus_df2k_x4"),
+    "paper": (
+        "smfanet_plus_df2k_x2", "smfanet_plus_df2k_x3", "smfanet_plus_df2k_x4",
+        "EDSR_IGConv_DIV2K", "EDSR_IGConvPlus_DIV2K", "HiT_SRF_IGConv_DF2K", "HiT_SRF_IGConvPlus_DF2K",
+        "MambaIR_Light_IGConv_DIV2K", "MambaIR_Light_IGConvPlus_DIV2K", "SMFANet_IGConv_DF2K",
+        "SMFANet_IGConvPlus_DF2K", "SRFormer_IGConv_DF2K", "SRFormer_IGConvPlus_DF2K", "MambaIR_IGConv_DF2K",
+        "MambaIR_IGConvPlus_DF2K", "ATD_IGPlus_DF2K_LargePatch_Finetuning", "HAT_IGPlus_DF2K_Finetuning",
+    ),
+}  # fmt: skip
 
 PROFILES = {"sample": _sample, "benchmark": _benchmark, "paper": _paper, "smoke": _smoke}
 

@@ -18,6 +18,9 @@ NAMES = {"spconv": "SPConv", "spconv+": "SPConv+", "igconv": "IGConv", "igconv+"
 # our encoder -> the paper's name of it, for those in its tables
 PAPER_ENCODERS = {"edsr": "EDSR", "smfanet_plus": "SMFANet+", "hit_srf": "HiT-SRF", "mambair_light": "MambaIR-light",
                   "srformer": "SRFormer", "mambair": "MambaIR", "atd": "ATD", "hat": "HAT"}  # fmt: skip
+# an encoder that only fixed-scale models have -> the encoder of the multi-scale models they are compared with
+BASELINE_OF = {"mambair_light_baseline": "mambair_light"}
+MAIN_VARIANTS = ("", "finetune")  # what stands for a model in comparisons
 PAPER_TABLES = ("table2_div2k", "table3_df2k", "table4_pretrain")
 
 
@@ -118,8 +121,9 @@ def paired_difference(rows: pd.DataFrame, model: list[str], baseline: list[str],
 def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
     """IGConv and IGConv+ against the fixed-scale model of each scale, at equal steps."""
     lines = []
-    for encoder in dict.fromkeys(run.encoder for run in runs.values()):
-        own = [run for run in runs.values() if run.encoder == encoder and not run.variant]
+    for encoder in dict.fromkeys(run.encoder for run in runs.values() if run.encoder not in BASELINE_OF):
+        own = [run for run in runs.values()
+               if BASELINE_OF.get(run.encoder, run.encoder) == encoder and run.variant in MAIN_VARIANTS]  # fmt: skip
         for upsampler in ("igconv", "igconv+"):
             multi = [run.name for run in own if run.upsampler == upsampler]
             for baseline in ("spconv", "spconv+"):

@@ -219,7 +219,7 @@ def starting_model(run: Run, own: SuperResolver | None = None) -> SuperResolver:
     ``run.start_from`` if there are."""
     torch.manual_seed(run.seed)
     model = copy.deepcopy(own) if own else build_model(run.encoder, run.upsampler, **run.model_options())
-    if run.start_from in runs(run.profile):
+    if run.start_from and run.start_from in runs(run.profile):
         earlier = get(run.profile, run.start_from)
         path = results.run_folder(run.profile, run.start_from) / "model.safetensors"
         if not path.is_file():

@@ -1,5 +1,6 @@
 """The table of runs: names, budgets, what the sample study holds, hashes."""
 
+import csv
 import dataclasses
 from collections import Counter
 from dataclasses import replace
@@ -9,8 +10,10 @@ import pytest
 from igconv import InputError, datasets, study
 from igconv.encoders import ENCODERS
 from igconv.model import UPSAMPLERS
+from igconv.results import PROJECT
 from igconv.study import PROFILES, Run, learning_rate
 
+CONFIGS = PROJECT / "data" / "paper" / "train_configs.csv"
 RUNS = [run for profile in PROFILES for run in study.runs(profile).values()]
 
 
@@ -93,19 +96,84 @@ def test_smoke_is_the_sample_study_shrunk():
     assert all(smoke[name].steps < 20 for name in smoke)
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("edsr-igconv-s0", dict(steps=300_000, batch=16, lr_patch=48, learning_rate=1e-4, betas=(0.9, 0.99), ema=0.999,
-                            milestones=(200_000,), gamma=0.5, frequency_weight=0.0)),
-    ("edsr-igconv+-s0", dict(steps=300_000, batch=16, frequency_weight=0.05, dihedral=True, igsample=True)),
-    ("smfanet_plus-igconv+-s0", dict(steps=1_000_000, batch=64, lr_patch=64, learning_rate=1e-3, final_rate=1e-6,
-                                     milestones=(), frequency_weight=0.05)),
-    ("smfanet_plus-igconv-s0", dict(frequency_weight=0.05, dihedral=False, igsample=False)),
-])  # fmt: skip
-def test_paper_protocol(name, expected):
-    """FACTS 2.1."""
-    run = study.get("paper", name)
-    assert {key: getattr(run, key) for key in expected} == expected
-    assert (run.hidden_dim, run.num_layers, run.max_scale, run.degradation) == (256, 4, 4, "pil")
+RECIPES = {  # the authors' training files -> our runs
+    "ATD/ATD_DF2K_LargePatch_Finetuning": "atd-igconv+-finetune-s0",
+    "ATD/ATD_DF2K_SmallPatch_Pretrain": "atd-igconv+-pretrain-s0",
+    "EDSR/EDSRIGPlus_DIV2K": "edsr-igconv+-s0",
+    "EDSR/EDSRIG_DIV2K": "edsr-igconv-s0",
+    "HAT/HAT_DF2K_Finetuning": "hat-igconv+-finetune-s0",
+    "HAT/HAT_ImageNet_Pretrain": "hat-igconv+-pretrain-s0",
+    "HiT_SR/HiT_SRF_IGPlus_DIV2K": "hit_srf-igconv+-s1226",
+    "HiT_SR/HiT_SRF_IG_DIV2K": "hit_srf-igconv-s1226",
+    "MambaIR/MambaIR_IGPlus_DF2K": "mambair-igconv+-s0",
+    "MambaIR/MambaIR_IGPlus_S8_DFL": "mambair-igconv+-x2345678-s0",
+    "MambaIR/MambaIR_IG_DF2K": "mambair-igconv-s0",
+    "MambaIR_Light/MambaIR_light_IGPlus_DIV2K": "mambair_light-igconv+-s0",
+    "MambaIR_Light/MambaIR_light_IG_DIV2K": "mambair_light-igconv-s0",
+    "PLKSR/PLKSRIGPlus_DF2K": "plksr-igconv+-s0",
+    "RCAN/RCAN_IGPlus_DIV2K_S2348": "rcan-igconv+-x2348-s0",
+    "RDN/RDN_IGPlus_DIV2K": "rdn-igconv+-s0",
+    "SMFANet/SMFANet_IGPlus_DF2K": "smfanet_plus-igconv+-s0",
+    "SMFANet/SMFANet_IG_DF2K": "smfanet_plus-igconv-s0",
+    "SRFormer/SRFormer_IGPlus_DF2K": "srformer-igconv+-s0",
+    "SRFormer/SRFormer_IG_DF2K": "srformer-igconv-s0",
+}
+
+
+def test_paper_protocol():
+    """Every row of the authors' training files (data/paper/train_configs.csv), field by field, and no other run."""
+    rows = {row["config"].removesuffix(".yaml"): row for row in csv.DictReader(CONFIGS.open())}
+    assert rows.keys() == RECIPES.keys()
+    for config, name in RECIPES.items():
+        row, run = rows[config], study.get("paper", name)
+        thousands = [int(step.removesuffix("k")) * 1000 for step in row["milestones_or_period"].split("/")]
+        cosine = row["sched"] == "CosineAnnealingRestartLR"
+        assert cosine or row["sched"] == "MultiStepLR"
+        assert row["weight_decay"] == "0"  # AdamW without it is Adam
+        assert run.train_sets == (row["data"],)
+        assert run.scales == tuple(map(int, row["scales"].split("-")))
+        assert run.max_scale == max(4, *run.scales)
+        assert (run.micro_batches, run.micro_batch_size) == (int(row["gpus"]), int(row["batch_per_gpu"]))
+        assert run.batch == int(row["batch_total"])
+        assert (run.seed, run.lr_patch, run.steps) == (int(row["seed"]), int(row["lr_patch"]), int(row["iters"]))
+        assert (run.warmup, run.learning_rate) == (int(row["warmup"]), float(row["lr"]))
+        assert run.betas == tuple(map(float, row["betas"].split("/")))
+        assert list(run.milestones) == ([] if cosine else thousands)
+        assert (run.gamma, run.final_rate) == (0.5, float(row["eta_min"] or 0))
+        assert run.ema == (0.0 if row["ema"] == "none" else float(row["ema"]))
+        assert run.frequency_weight == float(row["fft"])
+        assert bool(run.start_from) == bool(row["pretrain"])
+        assert (run.hidden_dim, run.num_layers, run.degradation) == (256, 4, "pil")
+        assert (run.dihedral, run.igsample) == ((True, True) if run.upsampler == "igconv+" else (False, False))
+    ours = {name for name, run in study.runs("paper").items() if not run.upsampler.startswith("spconv")}
+    assert ours == set(RECIPES.values())
+
+
+def test_paper_baselines():
+    """One fixed-scale run per encoder and scale that the paper's tables compare with, SPConv or SPConv+ as they do."""
+    heads = Counter((run.encoder, run.upsampler, run.width) for run in study.runs("paper").values()
+                    if run.upsampler.startswith("spconv") and run.variant != "pretrain")  # fmt: skip
+    assert heads == dict.fromkeys([
+        ("edsr", "spconv+", 0), ("hit_srf", "spconv", 0), ("mambair_light_baseline", "spconv", 0),
+        ("smfanet_plus", "spconv", 0), ("srformer", "spconv+", 64), ("mambair", "spconv+", 64), ("hat", "spconv+", 64),
+        ("atd", "spconv+", 64),
+    ], 3)  # fmt: skip
+
+
+def test_fine_tuning_starts_from_the_same_model():
+    """The run it names comes first and builds the same network; only recipe, data and patches differ."""
+    table = study.runs("paper")
+    tuned = [run for run in table.values() if run.start_from]
+    assert len(tuned) == 8
+    for run in tuned:
+        first = table[run.start_from]
+        assert list(table).index(first.name) < list(table).index(run.name)
+        assert (first.encoder, first.upsampler, first.model_options()) == (
+            run.encoder,
+            run.upsampler,
+            run.model_options(),
+        )
+        assert (first.variant, run.variant) == ("pretrain", "finetune")
 
 
 def test_unknown_profile_and_run_list_the_choice():
