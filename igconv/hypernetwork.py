@@ -12,7 +12,7 @@ Source: the paper's section on IGConv; the authors' ``arch_utils.py`` for pi, th
 """
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -21,20 +21,25 @@ from torch.utils.checkpoint import checkpoint
 
 from igconv.errors import InputError, positive_integer
 
-# Rows (kernel entries x sub-pixels) that go through the MLP at once. At hidden_dim 256 one activation of this
-# many rows is 128 MiB: x4 of a 256-channel encoder still goes in one piece, x32 in chunks.
-ROWS_PER_CHUNK = 131_072
+# The most rows (kernel entries x sub-pixels) that go through the MLP in one piece. At hidden_dim 256 one activation
+# of this many is 64 MiB: x5 of a 256-channel encoder is one piece. What is larger goes in pieces of a quarter of it.
+ROWS_PER_CHUNK = 65_536
 
 
-@lru_cache(maxsize=64)
+def cell_centres(count: int, device="cpu", dtype=torch.float32) -> Tensor:
+    """Centres of ``count`` equal cells of [-1, 1]: -1 + (2 j + 1) / count, shape (count,)."""
+    return torch.arange(1 - count, count, 2, device=device, dtype=dtype) / count
+
+
+@cache  # nothing is dropped: a captured CUDA graph goes on reading the tensors it was captured with
 @torch.inference_mode(False)  # a tensor made in inference mode and kept could never be trained with
-def _centres(scale: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return (torch.arange(scale, device=device, dtype=torch.float64) * 2 + 1 - scale).div(scale).to(dtype)
+def _subpixel_centres(scale: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return cell_centres(scale, device, dtype)
 
 
 def subpixel_centres(scale: int, device="cpu", dtype=torch.float32) -> Tensor:
-    """Centres of ``scale`` equal cells of [-1, 1]: -1 + (2 j + 1) / scale, shape (scale,)."""
-    return _centres(positive_integer(scale, "scale"), torch.device(device), dtype)
+    """`cell_centres` of the r sub-pixels along an axis, made once."""
+    return _subpixel_centres(positive_integer(scale, "scale"), torch.device(device), dtype)
 
 
 def dihedral_average(kernels: Tensor) -> Tensor:
@@ -66,6 +71,8 @@ class GroupedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (groups, rows, in/groups) -> (groups, rows, out/groups)."""
+        if self.groups == 1:
+            return F.linear(x, self.weight, self.bias)
         weight = self.weight.unflatten(0, (self.groups, -1)).transpose(1, 2)
         if self.bias is None:
             return torch.bmm(x, weight)
@@ -116,7 +123,7 @@ class HyperNetwork(nn.Module):
         self.phase = nn.Linear(1, width // 2)
         layers: list[nn.Module] = []
         for _ in range(num_layers):
-            layers += [GroupedLinear(width, width, groups), nn.ReLU()]
+            layers += [GroupedLinear(width, width, groups), nn.ReLU(inplace=True)]
         self.query_kernel = nn.Sequential(*layers, GroupedLinear(width, out_channels, groups, bias=output_bias))
         self._banks: dict[int, Tensor] = {}
         self._bank_weights: list[Tensor] = []
@@ -124,42 +131,52 @@ class HyperNetwork(nn.Module):
     def fourier_features(self, freq: Tensor, amplitude: Tensor, scale: int) -> Tensor:
         """phi for the given latents (n, width) on the r x r grid: (groups, n r r, hidden_dim).
 
-        cos and sin are separable, theta = a(dx) + b(dy): r evaluations per axis replace r^2.
+        theta = a(dx) + b(dy), so cosines and sines are needed for r columns and r rows only, not for r^2 points:
+
+            [cos theta; sin theta] = [cos a; sin a] cos b + [-sin a; cos a] sin b
+
+        Everything but the last two products, amplitude included, works on these small factors.
         """
         centres = subpixel_centres(scale, freq.device, freq.dtype)
-        zx, zy = freq.chunk(2, dim=1)
-        phase = self.phase(freq.new_full((1,), 2.0 / min(scale, self.max_scale)))
-        a = math.pi * (zx[:, None, None] * centres[:, None] + phase)  # (n, 1, r columns, width/2)
-        b = math.pi * (zy[:, None, None] * centres[:, None]).transpose(1, 2)  # (n, r rows, 1, width/2)
-        cos_a, sin_a, cos_b, sin_b = a.cos(), a.sin(), b.cos(), b.sin()
-        waves = torch.stack([cos_a * cos_b - sin_a * sin_b, sin_a * cos_b + cos_a * sin_b], dim=-2)
-        # (n, r, r, [cos, sin], frequency, branch) -> branch first, then [cos; sin] joined per branch.
-        waves = waves.unflatten(-1, (-1, self.groups)).movedim(-1, 3).flatten(3)
-        phi = (waves * amplitude[:, None, None]).unflatten(-1, (self.groups, -1))
-        return phi.movedim(3, 0).flatten(1, 3)
+        # Branches become the first axis: latents alternate between them, amplitudes are joined per branch.
+        zx, zy = (z.unflatten(1, (-1, self.groups)).permute(2, 0, 1) for z in (math.pi * freq).chunk(2, dim=1))
+        phase = math.pi * self.phase(freq.new_full((1,), 2.0 / min(scale, self.max_scale)))
+        a = zx[:, :, None] * centres[:, None] + phase.view(-1, self.groups).T[:, None, None]  # (groups, n, columns, :)
+        b = zy[:, :, None] * centres[:, None]  # (groups, n, rows, half of hidden_dim)
+        cos_a, sin_a, cos_b, sin_b = a.cos(), a.sin(), b.cos()[:, :, :, None, None], b.sin()[:, :, :, None, None]
+        amplitude = amplitude.unflatten(1, (self.groups, 1, 2, -1)).transpose(0, 1)
+        with_cos_b = (amplitude * torch.stack([cos_a, sin_a], dim=-2))[:, :, None]
+        with_sin_b = (amplitude * torch.stack([-sin_a, cos_a], dim=-2))[:, :, None]
+        # (groups, n, rows, columns, [cos, sin], half of hidden_dim)
+        return (with_cos_b * cos_b).addcmul_(with_sin_b, sin_b).flatten(4).flatten(1, 3)
 
     def _entries(self, freq: Tensor, amplitude: Tensor, scale: int) -> Tensor:
         """Kernel values of the given entries, (out_channels, n, r, r)."""
         values = self.query_kernel(self.fourier_features(freq, amplitude, scale))
         return values.unflatten(1, (-1, scale, scale)).movedim(-1, 1).flatten(0, 1)
 
+    def _recomputed(self, freq: Tensor, amplitude: Tensor, scale: int) -> Tensor:
+        """`_entries` that keeps no activation for the backward pass."""
+        if not torch.is_grad_enabled():
+            return self._entries(freq, amplitude, scale)
+        # Nothing here is random; saving the generators' states would make a GPU wait.
+        return checkpoint(self._entries, freq, amplitude, scale, use_reentrant=False, preserve_rng_state=False)
+
     def generate(self, scale: int) -> Tensor:
         """Kernel bank for one scale: (out_channels r^2, C, k, k), ordered output, sub-row, sub-column.
 
-        Memory: entries are generated in chunks of about `ROWS_PER_CHUNK` rows; with gradients each chunk is
+        Memory: a bank of more than `ROWS_PER_CHUNK` rows is generated in chunks, and with gradients each chunk is
         recomputed in the backward pass instead of kept, so r = 32 fits where it otherwise takes gigabytes.
         """
         scale = positive_integer(scale, "scale")
         # Kernels are weights: like stored ones, they are made in full precision also under autocast.
         with torch.autocast(self.freq.device.type, enabled=False):
-            step = max(1, ROWS_PER_CHUNK // scale**2)
-            pieces = list(zip(self.freq.split(step), self.amplitude.split(step), strict=True))
-            if len(pieces) == 1:
+            if len(self.freq) * scale**2 <= ROWS_PER_CHUNK:
                 values = self._entries(self.freq, self.amplitude, scale)
-            elif torch.is_grad_enabled():
-                values = torch.cat([checkpoint(self._entries, *p, scale, use_reentrant=False) for p in pieces], dim=1)
             else:
-                values = torch.cat([self._entries(*p, scale) for p in pieces], dim=1)
+                step = max(1, ROWS_PER_CHUNK // 4 // scale**2)
+                pieces = zip(self.freq.split(step), self.amplitude.split(step), strict=True)
+                values = torch.cat([self._recomputed(*piece, scale) for piece in pieces], dim=1)
             k = self.kernel_size
             values = values.unflatten(1, (self.in_channels, k, k)).permute(0, 4, 5, 1, 2, 3)
             bank = values.reshape(self.out_channels * scale**2, self.in_channels, k, k)

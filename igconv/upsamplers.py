@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igconv.errors import InputError, positive_integer, positive_integers
-from igconv.hypernetwork import HyperNetwork, conv_subpixels
+from igconv.hypernetwork import HyperNetwork, cell_centres, conv_subpixels
 from igconv.strict import REQUIRED, load_strict, with_defaults
 
 # Constructor arguments of the authors' modules that have a default, and `dim`, which has none.
@@ -197,17 +197,26 @@ def sample_lr(lr: Tensor, fields: Tensor, scale: int) -> Tensor:
     computed in float32, because bfloat16 cannot tell the pixels of a wide image apart.
     """
     b, _, h, w = lr.shape
-    offset, scope = F.pixel_shuffle(fields.float(), scale).chunk(2, dim=1)
-    shift = (offset * scope.sigmoid() * 0.5).unflatten(1, (2, 3))  # (B, axis, colour, rH, rW), LR pixels
-    if not shift.is_cuda:
-        # grid_sample's backward on the CPU crashes the process at NaN positions; the trainer finds broken weights.
+    offset, scope = fields.float().chunk(2, dim=1)
+    shift = offset * scope.sigmoid()  # (B, 6 r^2, H, W): twice the shift in LR pixels
+    if _backward_would_crash(shift):
         shift = shift.nan_to_num()
-    x = (torch.arange(w * scale, device=lr.device, dtype=torch.float32) + 0.5) / scale
-    y = ((torch.arange(h * scale, device=lr.device, dtype=torch.float32) + 0.5) / scale)[:, None]
-    grid = torch.stack([(x + shift[:, 0]) * (2 / w) - 1, (y + shift[:, 1]) * (2 / h) - 1], dim=-1)
+    x, y = F.pixel_shuffle(shift, scale).chunk(2, dim=1)  # (B, 3 colours, rH, rW) each
+    # In the coordinates of grid_sample the image is [-1, 1] wide: HR pixels are cells of it, an LR pixel is 2 / W.
+    columns, rows = cell_centres(scale * w, lr.device), cell_centres(scale * h, lr.device)[:, None]
+    grid = torch.stack([torch.add(columns, x, alpha=1 / w), torch.add(rows, y, alpha=1 / h)], dim=-1)
     planes = lr.float().reshape(b * 3, 1, h, w)
     sampled = F.grid_sample(planes, grid.flatten(0, 1), mode="bilinear", padding_mode="border", align_corners=False)
     return sampled.view(b, 3, h * scale, w * scale)
+
+
+def _backward_would_crash(shift: Tensor) -> bool:
+    """On the CPU, grid_sample's backward at NaN positions ends the process; the trainer finds broken weights later.
+
+    Looking at values costs less than nan_to_num and its backward at every step, and on a CPU nothing has to wait.
+    """
+    looks = shift.requires_grad and not shift.is_cuda and not torch.compiler.is_compiling()
+    return looks and not shift.detach().sum().isfinite()
 
 
 def _stored_conv(bank: Tensor) -> nn.Conv2d:
