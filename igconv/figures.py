@@ -28,7 +28,7 @@ GREY = "#8C8C8C"
 COLOURS = {
     ("bicubic", ""): GREY, ("spconv", ""): ORANGE, ("spconv+", ""): RED, ("igconv", ""): SKY, ("igconv+", ""): BLUE,
     ("igconv+", "no_fft"): GREEN, ("igconv+", "no_igsample"): PURPLE, ("igconv+", "no_dihedral"): BLACK,
-    ("igconv", "fft"): GREEN, ("igconv", "igsample"): PURPLE, ("igconv", "dihedral"): BLACK,
+    ("igconv", "fft"): GREEN, ("igconv", "igsample"): PURPLE, ("igconv", "dihedral"): BLACK, ("liif", ""): GREEN,
 }  # fmt: skip
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, BLACK, GREY)  # where lines are not runs
 RC = {

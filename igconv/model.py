@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from igconv.encoders import ENCODERS
 from igconv.errors import InputError, choose, positive_integer, positive_integers
+from igconv.liif import LIIF
 from igconv.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
 
-UPSAMPLERS = ("spconv", "spconv+", "igconv", "igconv+")
+UPSAMPLERS = ("spconv", "spconv+", "igconv", "igconv+", "liif")
 IGCONV_OPTIONS = ("kernel_size", "hidden_dim", "num_layers", "max_scale", "dihedral", "igsample",
                   "sample_kernel_size", "sample_hidden_dim", "sample_num_layers")  # fmt: skip
 
@@ -147,13 +148,13 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
     Args:
         encoder: a name in `igconv.encoders.ENCODERS`, or any module (B, 3, H, W) -> (B, C, H, W). C is its attribute
             ``out_channels`` or else found by running it once on a small black image.
-        upsampler: "spconv", "spconv+", "igconv" or "igconv+". "igconv+" is "igconv" with ``dihedral=True`` and
+        upsampler: "spconv", "spconv+", "igconv", "igconv+" or "liif". "igconv+" is "igconv" with ``dihedral=True`` and
             ``igsample=True``, which either of them may be given to change.
-        scales: the factors to be trained. Fixed heads exist for these; IGConv takes any other one as well.
+        scales: the factors to be trained. Fixed heads exist for these; IGConv and LIIF take any other one as well.
         options: of the encoder (see its class; for EDSR channels, blocks, res_scale, img_range, mean); of SPConv+
-            ``width``; of IGConv kernel_size, hidden_dim (256), num_layers (4), max_scale (4), dihedral, igsample,
-            and for IGSample sample_kernel_size (IGConv's), sample_hidden_dim and sample_num_layers (half of
-            IGConv's).
+            ``width``; of LIIF hidden_dim (256) and num_layers (4); of IGConv kernel_size, hidden_dim (256),
+            num_layers (4), max_scale (4), dihedral, igsample, and for IGSample sample_kernel_size (IGConv's),
+            sample_hidden_dim and sample_num_layers (half of IGConv's).
 
     Raises:
         InputError: an unknown name or option, or a scale that is not a positive integer.
@@ -170,7 +171,7 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
         module, known, config, encoder = encoder, (), None, type(encoder).__name__
     channels = module.out_channels if hasattr(module, "out_channels") else _probe(module)
 
-    own = {"spconv": (), "spconv+": ("width",)}.get(upsampler, IGCONV_OPTIONS)
+    own = {"spconv": (), "spconv+": ("width",), "liif": ("hidden_dim", "num_layers")}.get(upsampler, IGCONV_OPTIONS)
     for name in options:
         choose(name, (*known, *own), f"option of {encoder} with {upsampler}")
     sampler = None
@@ -178,6 +179,8 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
         head: nn.Module = SPConv(channels, scales)
     elif upsampler == "spconv+":
         head = SPConvPlus(channels, scales, **options)
+    elif upsampler == "liif":
+        head = LIIF(channels, **options)
     else:
         plus = upsampler == "igconv+"
         o = dict(kernel_size=3, hidden_dim=256, num_layers=4, max_scale=4, dihedral=plus, igsample=plus) | options

@@ -4,6 +4,8 @@ A row is one image at one scale (`igconv.evaluation.ROW`). Differences are paire
 averaged per image before the bootstrap over images.
 """
 
+from operator import attrgetter
+
 import numpy as np
 import pandas as pd
 
@@ -14,7 +16,9 @@ from igconv.study import Run
 NOISE_DB = 0.05  # run-to-run noise of the field: what a difference from a single seed has to exceed
 INGREDIENTS = {"no_fft": "frequency loss", "no_igsample": "IGSample", "no_dihedral": "dihedral averaging",
                "fft": "frequency loss", "igsample": "IGSample", "dihedral": "dihedral averaging"}  # fmt: skip
-NAMES = {"spconv": "SPConv", "spconv+": "SPConv+", "igconv": "IGConv", "igconv+": "IGConv+"}
+VARIANTS = {"heads_30k": "one encoder, three heads, 30k", "from_x2": "encoder from x2",
+            "from_x2_frozen": "encoder from x2, frozen"}  # fmt: skip
+NAMES = {"spconv": "SPConv", "spconv+": "SPConv+", "igconv": "IGConv", "igconv+": "IGConv+", "liif": "LIIF"}
 # our encoder -> the paper's name of it, for those in its tables
 PAPER_ENCODERS = {"edsr": "EDSR", "smfanet_plus": "SMFANet+", "hit_srf": "HiT-SRF", "mambair_light": "MambaIR-light",
                   "srformer": "SRFormer", "mambair": "MambaIR", "atd": "ATD", "hat": "HAT"}  # fmt: skip
@@ -29,7 +33,7 @@ def run_label(upsampler: str, variant: str = "") -> str:
     name = NAMES.get(upsampler, upsampler)
     if variant in INGREDIENTS:
         return f"{name} {'−' if variant.startswith('no_') else '+'} {INGREDIENTS[variant]}"
-    return f"{name} ({variant})" if variant else name
+    return f"{name} ({VARIANTS.get(variant, variant)})" if variant else name
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -140,10 +144,10 @@ def ablation(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
     lines = []
     for variant in dict.fromkeys(run.variant for run in runs.values() if run.variant in INGREDIENTS):
         changed = [run for run in runs.values() if run.variant == variant]
-        upsampler, encoder, steps = changed[0].upsampler, changed[0].encoder, changed[0].steps
+        encoder, upsampler = changed[0].encoder, changed[0].upsampler
+        same = attrgetter("encoder", "upsampler", "scales", "steps", "start_from", "freeze_encoder")
         reference = [
-            run.name for run in runs.values()
-            if (run.upsampler, run.encoder, run.steps) == (upsampler, encoder, steps) and run.variant not in INGREDIENTS
+            run.name for run in runs.values() if same(run) == same(changed[0]) and run.variant not in INGREDIENTS
         ]  # fmt: skip
         for scale in changed[0].scales:
             lines.append(dict(

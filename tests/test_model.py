@@ -41,7 +41,7 @@ def test_output_is_an_image(tiny_model, upsampler, scale):
     assert sr.dtype == torch.float32
 
 
-@pytest.mark.parametrize("upsampler", ["igconv", "igconv+"])
+@pytest.mark.parametrize("upsampler", ["igconv", "igconv+", "liif"])
 @pytest.mark.parametrize("scale", [1, 5, 9, 32])
 def test_unseen_scales_work(tiny_model, upsampler, scale):
     """Any integer scale >= 1, trained or not."""
@@ -77,14 +77,24 @@ def test_igconv_plus_is_a_configuration():
     assert not plain.upsampler.hyper.dihedral
 
 
+def test_liif_is_a_configuration():
+    """The paper's 256 x 4 unless asked otherwise, beside any encoder, and no sampler."""
+    model = build_model("edsr_tiny", "liif", scales=(2,))
+    assert model.sampler is None
+    assert (model.upsampler.of_features.out_channels, len(model.upsampler.mlp)) == (256, 2 * 4)
+    small = build_model("smfanet", "liif", scales=(2, 3), hidden_dim=8, num_layers=2)
+    assert (small.upsampler.of_features.out_channels, len(small.upsampler.mlp)) == (8, 2 * 2)
+    assert small(torch.rand(1, 3, 9, 8), 3).shape == (1, 3, 27, 24)
+
+
 # ---- padding
 
 
-@pytest.mark.parametrize("upsampler", ["spconv", "igconv+"])
+@pytest.mark.parametrize("upsampler", ["spconv", "igconv+", "liif"])
 @pytest.mark.parametrize("size", [(8, 16), (13, 9)])
 def test_padding_is_cropped(enliven, upsampler, size):
     """Sides become multiples of pad_to by reflection at the bottom and right; the image is r H x r W again."""
-    options = dict(hidden_dim=8, num_layers=2) if upsampler == "igconv+" else {}
+    options = {} if upsampler == "spconv" else dict(hidden_dim=8, num_layers=2)
     model = enliven(build_model(Padded(), upsampler, scales=(3,), **options))
     lr = torch.rand(1, 3, *size)
     padded = F.pad(lr, (0, -size[1] % 8, 0, -size[0] % 8), mode="reflect")
@@ -186,16 +196,18 @@ def test_copies_are_independent(tiny_model):
         assert torch.equal(model(lr, 2), before)
 
 
-def test_every_parameter_gets_a_gradient(tiny_model):
+@pytest.mark.parametrize("upsampler", ["igconv+", "liif"])
+def test_every_parameter_gets_a_gradient(tiny_model, upsampler):
     """No dead parameters: distributed training would complain."""
-    model = tiny_model("igconv+")
+    model = tiny_model(upsampler)
     model(torch.rand(1, 3, 6, 6), 2).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-def test_half_precision_autocast(tiny_model):
+@pytest.mark.parametrize("upsampler", ["igconv+", "liif"])
+def test_half_precision_autocast(tiny_model, upsampler):
     """bfloat16 autocast returns float32 close to the full-precision image."""
-    model, lr = tiny_model("igconv+").eval(), torch.rand(1, 3, 6, 6)
+    model, lr = tiny_model(upsampler).eval(), torch.rand(1, 3, 6, 6)
     with torch.no_grad():
         expected = model(lr, 2)
         with torch.autocast("cpu", torch.bfloat16):
@@ -248,7 +260,8 @@ def test_unknown_names_list_the_choice(arguments, named):
 
 @pytest.mark.parametrize(("upsampler", "options"), [
     ("igconv", dict(hiden_dim=8)), ("spconv", dict(hidden_dim=8)), ("spconv+", dict(dihedral=True)),
-    ("igconv", dict(width=8)), ("igconv", dict(ffn_scale=2)),
+    ("igconv", dict(width=8)), ("igconv", dict(ffn_scale=2)), ("liif", dict(kernel_size=3)),
+    ("liif", dict(hiden_dim=8)),
 ])  # fmt: skip
 def test_unknown_options_are_errors(upsampler, options):
     """A typo or an option of something else is never swallowed."""
@@ -262,6 +275,13 @@ def test_impossible_options_are_errors(options):
     """One line that names the option."""
     with pytest.raises(InputError, match=next(iter(options))):
         build_model("edsr_tiny", "igconv", scales=(2,), **options)
+
+
+@pytest.mark.parametrize("options", [dict(hidden_dim=0), dict(hidden_dim=2.5), dict(num_layers=0)], ids=str)
+def test_impossible_options_of_liif_are_errors(options):
+    """One line that names the option."""
+    with pytest.raises(InputError, match=next(iter(options))):
+        build_model("edsr_tiny", "liif", scales=(2,), **options)
 
 
 @pytest.mark.parametrize("scales", [2, "234", None], ids=repr)

@@ -6,12 +6,14 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 
-from igconv import InputError, datasets, study
+from igconv import InputError, datasets, published, study
 from igconv.encoders import ENCODERS
 from igconv.model import UPSAMPLERS
 from igconv.results import PROJECT
 from igconv.study import PROFILES, Run, learning_rate
+from igconv.training import starting_model
 
 CONFIGS = PROJECT / "data" / "paper" / "train_configs.csv"
 RUNS = [run for profile in PROFILES for run in study.runs(profile).values()]
@@ -58,10 +60,12 @@ def test_a_run_is_what_its_name_says(profile):
             assert {k for k, v in ingredients.items() if not v} == absent
         if run.upsampler == "igconv" and run.variant in ingredients:
             assert {k for k, v in ingredients.items() if v} == {run.variant}
-        if run.upsampler.startswith("spconv"):
-            assert len(run.scales) == 1
+        if not run.upsampler.startswith("igconv"):
             assert not run.igsample
             assert not run.dihedral
+        if run.upsampler.startswith("spconv"):  # three heads on one encoder are the exception, and say so
+            assert (len(run.scales) == 1) != run.variant.startswith("heads")
+        assert run.freeze_encoder == run.variant.endswith("_frozen")
 
 
 def test_sample_study_is_what_the_issue_asks():
@@ -85,6 +89,72 @@ def test_sample_runs_share_one_budget():
     run = next(iter(study.runs("sample").values()))
     assert run.steps >= 1500
     assert learning_rate(run, run.steps - 1) < 0.1 * run.learning_rate
+
+
+BLOCKS = {  # of the benchmark study: runs per seed, encoder, steps, and (upsampler, variant) with how many of each
+    "A": (14, "edsr_baseline", {100_000, 33_333}, {
+        ("spconv", ""): 3, ("spconv", "third"): 3, ("spconv+", ""): 3, ("spconv+", "third"): 3, ("igconv", ""): 1,
+        ("igconv+", ""): 1}),
+    "B": (11, "edsr_baseline", {30_000}, {
+        ("igconv", "fft"): 1, ("igconv", "igsample"): 1, ("igconv", "dihedral"): 1, ("igconv+", "no_fft"): 1,
+        ("igconv+", "no_igsample"): 1, ("igconv+", "no_dihedral"): 1, ("igconv", "30k"): 1, ("igconv+", "30k"): 1,
+        ("spconv", "30k"): 3}),
+    "C": (2, "edsr_baseline", {30_000}, {("spconv", "heads_30k"): 1, ("liif", "30k"): 1}),
+    "D": (4, "smfanet_plus", {30_000}, {
+        (upsampler, variant): 1 for upsampler in ("igconv", "igconv+") for variant in ("from_x2", "from_x2_frozen")}),
+}  # fmt: skip
+BLOCKS["A, SMFANet+"] = (14, "smfanet_plus", *BLOCKS["A"][2:])
+
+
+def test_benchmark_blocks_in_order_of_value():
+    """A and B with one seed, D, the other seeds of A and B, C, and A with SMFANet+ in three seeds; nothing else."""
+    left = list(study.runs("benchmark").values())
+    order = [("A", 0), ("B", 0), ("D", 0), ("A", 1), ("B", 1), ("A", 2), ("B", 2), ("C", 0),
+             ("A, SMFANet+", 0), ("A, SMFANet+", 1), ("A, SMFANet+", 2)]  # fmt: skip
+    for name, seed in order:
+        count, encoder, steps, kinds = BLOCKS[name]
+        block, left = left[:count], left[count:]
+        assert Counter((run.upsampler, run.variant) for run in block) == kinds, name
+        assert {(run.encoder, run.seed) for run in block} == {(encoder, seed)}, name
+        assert {run.steps for run in block} == steps, name
+    assert not left
+
+
+def test_benchmark_runs_share_all_but_what_is_compared():
+    """Batch, patch, schedule, data and precision are the same everywhere; no upsampler has a rate of its own."""
+    identity = {"encoder", "upsampler", "scales", "variant", "seed", "steps", "dihedral", "igsample",
+                "frequency_weight", "start_from", "freeze_encoder"}  # fmt: skip
+    assert len({tuple(sorted((k, str(v)) for k, v in dataclasses.asdict(run).items() if k not in identity))
+                for run in study.runs("benchmark").values()}) == 1  # fmt: skip
+
+
+def test_three_heads_and_liif_are_multi_scale():
+    """Block C: one encoder for x2, x3 and x4, with a stored head each or one MLP of the paper's size."""
+    heads = study.get("benchmark", "edsr_baseline-spconv-heads_30k-s0")
+    liif = study.get("benchmark", "edsr_baseline-liif-30k-s0")
+    assert heads.model_options() == dict(scales=(2, 3, 4))
+    assert liif.model_options() == dict(scales=(2, 3, 4), hidden_dim=256, num_layers=4)
+
+
+def test_from_published_differs_from_whole_only_in_freezing():
+    """Block D: the same start, rate and losses; the frequency loss is in all, as in the paper's SMFANet+ rows."""
+    table = study.runs("benchmark")
+    for upsampler in ("igconv", "igconv+"):
+        whole, frozen = (table[f"smfanet_plus-{upsampler}-from_x2{kind}-s0"] for kind in ("", "_frozen"))
+        assert frozen == replace(whole, freeze_encoder=True, variant="from_x2_frozen")
+        assert whole.start_from == "smfanet_plus_df2k_x2"
+        assert whole.frequency_weight == study.get("paper", f"smfanet_plus-{upsampler}-s0").frequency_weight
+
+
+@pytest.mark.data
+def test_from_published_starts_from_the_public_weights(data_root):
+    """The encoder of the x2 model, tensor by tensor; frozen, only the upsampler trains."""
+    for kind in ("from_x2", "from_x2_frozen"):
+        model = starting_model(study.get("benchmark", f"smfanet_plus-igconv-{kind}-s0"))
+        for key, value in published.load("smfanet_plus_df2k_x2").encoder.state_dict().items():
+            assert torch.equal(model.encoder.state_dict()[key], value)
+        assert all(p.requires_grad == (kind == "from_x2") for p in model.encoder.parameters())
+        assert all(p.requires_grad for p in model.upsampler.parameters())
 
 
 def test_smoke_is_the_sample_study_shrunk():

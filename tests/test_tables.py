@@ -1,5 +1,7 @@
 """Tables from rows with known answers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,6 +67,58 @@ def test_ablation_of_every_profile_finds_its_reference():
         found = tables.ablation(table, runs).query("scale == 2")
         assert len(found)
         assert (found.seeds == (1 if profile == "sample" else 3)).all()
+
+
+def benchmark_rows(special: dict[str, float]) -> pd.DataFrame:
+    """A row per run of the benchmark study, 30 dB, or as given for names that contain a word of ``special``."""
+    runs = study.runs("benchmark")
+    values = {name: next((db for word, db in special.items() if word in name), 30.0) for name in runs}
+    return pd.concat([rows({n: [v] for n, v in values.items() if runs[n].seed == s}, seed=s) for s in (0, 1, 2)])
+
+
+def test_blocks_c_and_d_stay_out_of_the_comparisons():
+    """Three heads, LIIF and models from published weights count neither as baseline nor as model nor as reference."""
+    runs = study.runs("benchmark")
+    plain = benchmark_rows({})
+    strange = benchmark_rows({"heads": 10.0, "liif": 10.0, "from_x2": 10.0})
+    for compare in (tables.fixed_vs_multi, tables.ablation):
+        pd.testing.assert_frame_equal(compare(strange, runs), compare(plain, runs))
+    found = tables.fixed_vs_multi(plain, runs)
+    assert found.groupby(["encoder", "model", "baseline"]).scale.apply(list).map(lambda s: s == [2, 3, 4]).all()
+    assert set(found.encoder) == {"edsr_baseline", "smfanet_plus"}
+    assert len(found) == 2 * 2 * 2 * 3
+
+
+def test_an_ablation_has_its_own_start():
+    """A run of equal steps from other weights, or with a frozen encoder, is no reference."""
+    plain = study.get("benchmark", "edsr_baseline-igconv-fft-s0")
+    runs = [plain, replace(plain, variant="30k"), replace(plain, variant="from_x2", start_from="w"),
+            replace(plain, variant="frozen", freeze_encoder=True)]  # fmt: skip
+    changed, reference, *others = (run.name for run in runs)
+    table = rows({changed: [31.0], reference: [30.0], **{name: [10.0] for name in others}})
+    line = tables.ablation(table, {run.name: run for run in runs}).query("scale == 2").iloc[0]
+    assert line.difference_db == 1.0
+
+
+def test_labels_of_every_run_are_distinct_and_for_people():
+    """One label per upsampler and variant, without underscores; LIIF and three heads by name."""
+    kinds = {(run.upsampler, run.variant) for profile in study.PROFILES for run in study.runs(profile).values()}
+    labels = {kind: tables.run_label(*kind) for kind in kinds}
+    assert len(set(labels.values())) == len(kinds)
+    assert not [label for label in labels.values() if "_" in label]
+    assert labels["liif", "30k"] == "LIIF (30k)"
+    assert labels["spconv", "heads_30k"] == "SPConv (one encoder, three heads, 30k)"
+    assert labels["igconv+", "from_x2_frozen"] == "IGConv+ (encoder from x2, frozen)"
+
+
+def test_main_table_has_lines_for_blocks_c_and_d():
+    """Multi-scale in one line each, planned for every cell."""
+    table = tables.main(benchmark_rows({})[:0], study.runs("benchmark"))
+    for encoder, model in (("edsr_baseline", "LIIF (30k)"), ("edsr_baseline", "SPConv (one encoder, three heads, 30k)"),
+                           ("smfanet_plus", "IGConv (encoder from x2)")):  # fmt: skip
+        (line,) = table[(table.encoder == encoder) & (table.model == model)].to_dict("records")
+        assert line["networks"] == "one for all"
+        assert {value for key, value in line.items() if " x" in key} == {"not run"}
 
 
 def test_paper_gains_equal_those_of_the_published_tables():
