@@ -67,6 +67,9 @@ def execute(notebook: Path, output: Path, given: dict[str, str]) -> None:
     except papermill.PapermillExecutionError as error:
         reason = " ".join(f"{error.ename}: {error.evalue}".split())
         raise RuntimeError(f"{notebook.name} failed in cell {error.cell_index}: {reason}; see {output}") from None
+    # papermill notes absolute paths; an executed copy is committed and moved.
+    done.metadata.papermill.update(input_path=notebook.name, output_path=output.name)
+    nbformat.write(done, output)
     for index, cell in enumerate(done.cells):
         if cell.cell_type != "code":
             continue

@@ -65,7 +65,9 @@ def test_parameters_reach_the_notebook(tmp_path, capfd):
     source = _notebook(tmp_path / "a.ipynb", "print(name, count + 1)")
     execute(source, tmp_path / "out.ipynb", {"name": "b", "count": "41"})
     assert "b 42" in capfd.readouterr().out
-    assert "b 42" in (tmp_path / "out.ipynb").read_text()
+    copy = (tmp_path / "out.ipynb").read_text()
+    assert "b 42" in copy
+    assert str(tmp_path) not in copy  # executed notebooks are committed; paths of a machine say nothing to others
 
 
 def test_unknown_parameter_is_an_error(tmp_path):
