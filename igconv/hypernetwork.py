@@ -21,9 +21,12 @@ from torch.utils.checkpoint import checkpoint
 
 from igconv.errors import InputError, positive_integer
 
-# The most rows (kernel entries x sub-pixels) that go through the MLP in one piece. At hidden_dim 256 one activation
-# of this many is 64 MiB: x5 of a 256-channel encoder is one piece. What is larger goes in pieces of a quarter of it.
+# A row is one kernel entry at one sub-pixel. With gradients, the activations of up to this many rows are kept for the
+# backward pass (at hidden_dim 256 each of them takes 64 MiB; x5 of a 256-channel encoder is below); those of a larger
+# bank are computed again there.
 ROWS_PER_CHUNK = 65_536
+# On a CPU the MLP works on pieces that its caches hold; a GPU is filled by all rows at once.
+ROWS_IN_CACHE = 2_560
 
 
 def cell_centres(count: int, device="cpu", dtype=torch.float32) -> Tensor:
@@ -144,9 +147,9 @@ class HyperNetwork(nn.Module):
         a = zx[:, :, None] * centres[:, None] + phase.view(-1, self.groups).T[:, None, None]  # (groups, n, columns, :)
         b = zy[:, :, None] * centres[:, None]  # (groups, n, rows, half of hidden_dim)
         cos_a, sin_a, cos_b, sin_b = a.cos(), a.sin(), b.cos()[:, :, :, None, None], b.sin()[:, :, :, None, None]
-        amplitude = amplitude.unflatten(1, (self.groups, 1, 2, -1)).transpose(0, 1)
-        with_cos_b = (amplitude * torch.stack([cos_a, sin_a], dim=-2))[:, :, None]
-        with_sin_b = (amplitude * torch.stack([-sin_a, cos_a], dim=-2))[:, :, None]
+        for_cos, for_sin = amplitude.unflatten(1, (self.groups, 2, 1, -1)).permute(2, 1, 0, 3, 4)
+        with_cos_b = torch.stack([for_cos * cos_a, for_sin * sin_a], dim=-2)[:, :, None]
+        with_sin_b = torch.stack([-for_cos * sin_a, for_sin * cos_a], dim=-2)[:, :, None]
         # (groups, n, rows, columns, [cos, sin], half of hidden_dim)
         return (with_cos_b * cos_b).addcmul_(with_sin_b, sin_b).flatten(4).flatten(1, 3)
 
@@ -165,18 +168,19 @@ class HyperNetwork(nn.Module):
     def generate(self, scale: int) -> Tensor:
         """Kernel bank for one scale: (out_channels r^2, C, k, k), ordered output, sub-row, sub-column.
 
-        Memory: a bank of more than `ROWS_PER_CHUNK` rows is generated in chunks, and with gradients each chunk is
-        recomputed in the backward pass instead of kept, so r = 32 fits where it otherwise takes gigabytes.
+        Memory: entries are generated in chunks of at most `ROWS_PER_CHUNK` rows, smaller ones on a CPU; with
+        gradients, the chunks of a larger bank are recomputed in the backward pass instead of kept, so r = 32 fits
+        where it otherwise takes gigabytes.
         """
         scale = positive_integer(scale, "scale")
+        rows = len(self.freq) * scale**2
+        at_once = min(ROWS_PER_CHUNK, ROWS_IN_CACHE) if self.freq.device.type == "cpu" else ROWS_PER_CHUNK
+        entries = self._entries if rows <= ROWS_PER_CHUNK else self._recomputed
+        step = max(1, len(self.freq) // math.ceil(rows / at_once))
         # Kernels are weights: like stored ones, they are made in full precision also under autocast.
         with torch.autocast(self.freq.device.type, enabled=False):
-            if len(self.freq) * scale**2 <= ROWS_PER_CHUNK:
-                values = self._entries(self.freq, self.amplitude, scale)
-            else:
-                step = max(1, ROWS_PER_CHUNK // 4 // scale**2)
-                pieces = zip(self.freq.split(step), self.amplitude.split(step), strict=True)
-                values = torch.cat([self._recomputed(*piece, scale) for piece in pieces], dim=1)
+            chunks = zip(self.freq.split(step), self.amplitude.split(step), strict=True)
+            values = torch.cat([entries(*chunk, scale) for chunk in chunks], dim=1)
             k = self.kernel_size
             values = values.unflatten(1, (self.in_channels, k, k)).permute(0, 4, 5, 1, 2, 3)
             bank = values.reshape(self.out_channels * scale**2, self.in_channels, k, k)
