@@ -1,0 +1,121 @@
+"""Write benchmarks/results/README.md: the targets of the training issue with what the CSV files beside it say.
+
+python benchmarks/summary.py
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import tyro
+from timing import RESULTS
+
+from igconv.files import write
+
+GPU = "NVIDIA"  # how names of the devices begin on which the GPU targets hold
+
+
+@dataclass(frozen=True)
+class Target:
+    """``column`` of the one row of ``<script>-*.csv`` that ``where`` picks is at most (at least) ``limit``."""
+
+    text: str
+    script: str
+    where: dict
+    column: str
+    limit: float
+    at_least: bool = False
+    on_gpu: bool = False
+    relative_to: dict | None = None  # the value is divided by that of this row
+
+
+X4 = dict(scales="x4", encoder="edsr_baseline", micro_batch=4, lr_patch=48, precision="32-true")
+BANK = dict(form="igconv", width=64)
+BOTH = dict(what="forward + backward")
+TRAINED = dict(encoder="edsr_baseline", processes=1, batch=4, lr_patch=48, precision="bf16-mixed", graphs=True)
+TARGETS = (
+    Target("step at x4, IGConv / SPConv", "step", X4 | dict(case="IGConv"), "ratio", 1.45),
+    Target("the same by FLOPs", "step", X4 | dict(case="IGConv"), "flop_ratio", 1.21),
+    Target("step at x4, IGConv+ / SPConv", "step", X4 | dict(case="IGConv+"), "ratio", 1.75),
+    Target("the same by FLOPs", "step", X4 | dict(case="IGConv+"), "flop_ratio", 1.33),
+    Target("step at x4, IGConv with dihedral averaging / without", "step", X4 | dict(case="IGConv, dihedral"), "ms",
+           1.10, relative_to=X4 | dict(case="IGConv")),
+    Target("kernel bank x4, time / layer by layer", "kernel_bank", BANK | BOTH | dict(scale=4), "ratio", 0.75),
+    Target("kernel bank x4, peak memory / layer by layer", "kernel_bank", BANK | BOTH | dict(scale=4), "peak_ratio",
+           0.70),
+    Target("kernel bank x32, forward, peak MiB", "kernel_bank", BANK | dict(scale=32, what="forward"), "peak_mib",
+           1000),
+    Target("kernel bank x32, forward + backward, peak MiB", "kernel_bank", BANK | BOTH | dict(scale=32), "peak_mib",
+           1000),
+    Target("training, IGConv, steps/s", "processes", TRAINED | dict(upsampler="igconv"), "steps_per_s", 200, True,
+           True),
+    Target("training, IGConv+, steps/s", "processes", TRAINED | dict(upsampler="igconv+"), "steps_per_s", 150, True,
+           True),
+    Target("training, IGConv+, share of the time waiting for data", "processes", TRAINED | dict(upsampler="igconv+"),
+           "data_wait_share", 0.03, on_gpu=True),
+)  # fmt: skip
+
+
+def tables(folder: Path, script: str) -> list[pd.DataFrame]:
+    return [pd.read_csv(path) for path in sorted(folder.glob(f"{script}-*.csv"))]
+
+
+def pick(table: pd.DataFrame, where: dict) -> pd.DataFrame:
+    for column, value in where.items():
+        table = table[table[column] == value]
+    return table
+
+
+def measured(target: Target, folder: Path) -> list[tuple[float, str]]:
+    """(value, device) of every file that has the row."""
+    found = []
+    for table in tables(folder, target.script):
+        row = pick(table, target.where)
+        if len(row) == 1 and row.device.str.startswith(GPU).item() == target.on_gpu:
+            value = row[target.column].item()
+            if target.relative_to:
+                value /= pick(table, target.relative_to)[target.column].item()
+            threads = "" if target.on_gpu else f", {row.threads.item()} thread(s)"
+            found.append((value, row.device.item() + threads))
+    return found
+
+
+def target_table(folder: Path) -> str:
+    lines = ["| what | target | measured | on |", "|---|---|---|---|"]
+    for target in TARGETS:
+        limit = f"{'>=' if target.at_least else '<='} {target.limit:g}"
+        for value, device in measured(target, folder) or [(None, "")]:
+            number = "not measured" if value is None else f"{value:.3g}"
+            met = value is None or (value >= target.limit if target.at_least else value <= target.limit)
+            lines.append(f"| {target.text} | {limit} | {number}{'' if met else ' (missed)'} | {device} |")
+    return "\n".join(lines)
+
+
+SHOWN: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
+    "step": ("Training steps", lambda t: t[["scales", "case", "ms", "ms_q25", "ms_q75", "ratio", "ratio_q25",
+                                            "ratio_q75", "flop_ratio"]]),
+    "profile_step": ("Parts of a step", lambda t: t[["upsampler", "part", "phase", "ms", "share", "of_peak"]]),
+    "kernel_bank": ("Kernel banks", lambda t: t[["width", "scale", "what", "form", "ms", "ratio", "peak_mib",
+                                                 "peak_ratio"]]),
+    "patches": ("Patches", lambda t: t[["case", "patches_per_s", "ratio"]]),
+    "processes": ("Trainer over processes", lambda t: t[["upsampler", "processes", "step_ms", "ratio", "steps_per_s",
+                                                         "data_wait_share"]]),
+    "inference": ("Whole images", lambda t: t[["encoder", "lr_width_px", "lr_height_px", "case", "ms", "ratio"]]),
+}  # fmt: skip
+
+
+def main(folder: Path = RESULTS) -> None:
+    """Write README.md into the folder of the CSV files."""
+    parts = ["# Measured speed", "Written by `python benchmarks/summary.py` from the CSV files beside it; "
+             "`benchmarks/README.md` says what the columns are.", "## Targets", target_table(folder)]  # fmt: skip
+    for script, (title, shown) in SHOWN.items():
+        for table in tables(folder, script):
+            parts.append(f"## {title}: {table.device[0]}, {table.threads[0]} CPU thread(s), PyTorch {table.torch[0]}")
+            parts.append(shown(table).to_markdown(index=False, floatfmt=".3g").replace("nan", "   "))
+    write(folder / "README.md", "\n\n".join(parts) + "\n")
+    print(target_table(folder))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
