@@ -17,7 +17,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from igconv.errors import InputError, positive_integer
 
@@ -146,24 +146,26 @@ class HyperNetwork(nn.Module):
         phase = math.pi * self.phase(freq.new_full((1,), 2.0 / min(scale, self.max_scale)))
         a = zx[:, :, None] * centres[:, None] + phase.view(-1, self.groups).T[:, None, None]  # (groups, n, columns, :)
         b = zy[:, :, None] * centres[:, None]  # (groups, n, rows, half of hidden_dim)
-        cos_a, sin_a, cos_b, sin_b = a.cos(), a.sin(), b.cos()[:, :, :, None, None], b.sin()[:, :, :, None, None]
+        cos_a, sin_a, cos_b, sin_b = a.cos(), a.sin(), b.cos().repeat(1, 1, 1, 2), b.sin().repeat(1, 1, 1, 2)
         for_cos, for_sin = amplitude.unflatten(1, (self.groups, 2, 1, -1)).permute(2, 1, 0, 3, 4)
-        with_cos_b = torch.stack([for_cos * cos_a, for_sin * sin_a], dim=-2)[:, :, None]
-        with_sin_b = torch.stack([-for_cos * sin_a, for_sin * cos_a], dim=-2)[:, :, None]
-        # (groups, n, rows, columns, [cos, sin], half of hidden_dim)
-        return (with_cos_b * cos_b).addcmul_(with_sin_b, sin_b).flatten(4).flatten(1, 3)
+        with_cos_b = torch.cat([for_cos * cos_a, for_sin * sin_a], dim=-1)
+        with_sin_b = torch.cat([-for_cos * sin_a, for_sin * cos_a], dim=-1)
+        phi = with_cos_b[:, :, None] * cos_b[:, :, :, None]  # (groups, n, rows, columns, hidden_dim)
+        return phi.addcmul_(with_sin_b[:, :, None], sin_b[:, :, :, None]).flatten(1, 3)
 
     def _entries(self, freq: Tensor, amplitude: Tensor, scale: int) -> Tensor:
         """Kernel values of the given entries, (out_channels, n, r, r)."""
         values = self.query_kernel(self.fourier_features(freq, amplitude, scale))
         return values.unflatten(1, (-1, scale, scale)).movedim(-1, 1).flatten(0, 1)
 
-    def _recomputed(self, freq: Tensor, amplitude: Tensor, scale: int) -> Tensor:
-        """`_entries` that keeps no activation for the backward pass."""
-        if not torch.is_grad_enabled():
-            return self._entries(freq, amplitude, scale)
-        # Nothing here is random; saving the generators' states would make a GPU wait.
-        return checkpoint(self._entries, freq, amplitude, scale, use_reentrant=False, preserve_rng_state=False)
+    def _all_entries(self, scale: int, step: int) -> Tensor:
+        """Kernel values (out_channels, N, r, r), ``step`` entries at a time."""
+        # Collected in one tensor: small results kept one by one would tear the heap of malloc to pieces.
+        values = self.freq.new_empty(self.out_channels, len(self.freq), scale, scale)
+        for start in range(0, len(self.freq), step):
+            chunk = slice(start, start + step)
+            values[:, chunk] = self._entries(self.freq[chunk], self.amplitude[chunk], scale)
+        return values
 
     def generate(self, scale: int) -> Tensor:
         """Kernel bank for one scale: (out_channels r^2, C, k, k), ordered output, sub-row, sub-column.
@@ -175,12 +177,13 @@ class HyperNetwork(nn.Module):
         scale = positive_integer(scale, "scale")
         rows = len(self.freq) * scale**2
         at_once = min(ROWS_PER_CHUNK, ROWS_IN_CACHE) if self.freq.device.type == "cpu" else ROWS_PER_CHUNK
-        entries = self._entries if rows <= ROWS_PER_CHUNK else self._recomputed
         step = max(1, len(self.freq) // math.ceil(rows / at_once))
         # Kernels are weights: like stored ones, they are made in full precision also under autocast.
         with torch.autocast(self.freq.device.type, enabled=False):
-            chunks = zip(self.freq.split(step), self.amplitude.split(step), strict=True)
-            values = torch.cat([entries(*chunk, scale) for chunk in chunks], dim=1)
+            if rows <= ROWS_PER_CHUNK:
+                values = self._all_entries(scale, step)
+            else:
+                values = _Recomputed.apply(self, scale, step, *self.parameters())
             k = self.kernel_size
             values = values.unflatten(1, (self.in_channels, k, k)).permute(0, 4, 5, 1, 2, 3)
             bank = values.reshape(self.out_channels * scale**2, self.in_channels, k, k)
@@ -206,6 +209,33 @@ class HyperNetwork(nn.Module):
     def train(self, mode: bool = True):
         self._banks, self._bank_weights = {}, []
         return super().train(mode)
+
+
+class _Recomputed(torch.autograd.Function):
+    """`HyperNetwork._all_entries` with the activations of one chunk at a time, in both passes.
+
+    ``torch.utils.checkpoint`` would do, but what it keeps per chunk lies between the activations, and malloc could
+    not use their memory again.
+    """
+
+    @staticmethod
+    def forward(ctx, net: HyperNetwork, scale: int, step: int, *parameters: Tensor) -> Tensor:
+        ctx.net, ctx.scale, ctx.step = net, scale, step
+        ctx.save_for_backward(*parameters)  # which notices when they were changed before the backward pass
+        return net._all_entries(scale, step)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):
+        net, wanted = ctx.net, [p for p in ctx.saved_tensors if p.requires_grad]
+        sums = [torch.zeros_like(p) for p in wanted]
+        for start in range(0, len(net.freq), ctx.step):
+            chunk = slice(start, start + ctx.step)
+            with torch.enable_grad(), torch.autocast(gradient.device.type, enabled=False):
+                values = net._entries(net.freq[chunk], net.amplitude[chunk], ctx.scale)
+            torch._foreach_add_(sums, torch.autograd.grad(values, wanted, gradient[:, chunk]))
+        found = iter(sums)
+        return None, None, None, *(next(found) if p.requires_grad else None for p in ctx.saved_tensors)
 
 
 def _same(parameters: list[Tensor], copies: list[Tensor]) -> bool:
