@@ -93,15 +93,15 @@ rule efficiency:
 rule tables:
     input:
         rules.data.output, rules.evaluate.output, rules.similarity.output, rules.correlation.output,
-        rules.spectrum.output, rules.efficiency.output, notebook=notebook("07_tables")
+        rules.spectrum.output, rules.efficiency.output, notebook=notebook("09_tables")
     output: f"{ROOT}/tables/main.csv", f"{ROOT}/tables/claims.csv"
-    log: notebook=executed("07_tables")
+    log: notebook=executed("09_tables")
     shell: EXECUTE
 
 rule figures:
-    input: rules.tables.output, notebook=notebook("08_figures")
+    input: rules.tables.output, notebook=notebook("10_figures")
     output: f"{ROOT}/figures/psnr_gain.png"
-    log: notebook=executed("08_figures")
+    log: notebook=executed("10_figures")
     shell: EXECUTE
 
 rule report:
