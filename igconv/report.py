@@ -31,7 +31,7 @@ FIGURES = {
 }
 TABLES = {
     "main": "PSNR-Y in dB / SSIM, means over the test images and seeds.",
-    "claims": "The paper's claims at the budget of this profile. Verdicts follow from rules, see igconv/tables.py.",
+    "claims": "The paper's claims at the budget of this profile. Verdicts follow from rules, see igconv/claims.py.",
     "fixed_vs_multi": "One model for all scales minus the fixed-scale model of the same scale, paired by image.",
     "ablation": "Variants minus their reference, paired by image.",
     "budget": "Training budget and stored parameters.",
