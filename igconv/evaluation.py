@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from igconv import checkpoints, datasets, inference, results
+from igconv.bands import COLUMNS as BAND_COLUMNS
+from igconv.bands import band_edges, error_and_hr_energy
 from igconv.errors import InputError, choose
 from igconv.files import append, exclusive, lines
 from igconv.images import read_image
@@ -234,11 +237,33 @@ def _read_partial(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(ROW)).astype(numbers)
 
 
-@torch.no_grad()
 def validation_psnr(model, test_sets: Sequence[str], scales: Sequence[int], images: int = 3, side: int = 144) -> float:
     """Mean PSNR-Y in dB over scales and the centres (``side`` HR pixels) of the first ``images`` images of each set."""
-    mode, values = model.training, []
-    device = next(model.parameters()).device
+    values = [psnr_y(sr, hr, scale) for scale, sr, hr in _validation(model, test_sets, scales, images, side)]
+    return sum(values) / len(values)
+
+
+def validation_bands(
+    model, test_sets: Sequence[str], scales: Sequence[int], step: int, images: int = 3, side: int = 144
+) -> list[dict]:
+    """Error and HR energy per scale and frequency band (`igconv.bands`), *summed* over the crops of `validation_psnr`.
+
+    Returns: rows with the columns of `igconv.bands.COLUMNS`, in grey levels squared, ``step`` as given.
+    """
+    edges, sums = band_edges(), {scale: 0.0 for scale in scales}
+    for scale, sr, hr in _validation(model, test_sets, scales, images, side):
+        sums[scale] = sums[scale] + np.stack(error_and_hr_energy(sr, hr, scale, edges))
+    return [
+        dict(zip(BAND_COLUMNS, (step, scale, *map(float, values)), strict=True))
+        for scale, energies in sums.items()
+        for values in zip(edges[:-1], edges[1:], *energies, strict=True)
+    ]
+
+
+@torch.no_grad()
+def _validation(model, test_sets: Sequence[str], scales: Sequence[int], images: int, side: int) -> Iterator[tuple]:
+    """(scale, sr, hr) of the centres of the first images of each set; the model's mode comes back at the end."""
+    mode, device = model.training, next(model.parameters()).device
     model.eval()
     for name in test_sets:
         for path in datasets.image_set(name).paths()[:images]:
@@ -247,9 +272,8 @@ def validation_psnr(model, test_sets: Sequence[str], scales: Sequence[int], imag
             centre = image[:, top : top + side, left : left + side]
             for scale in scales:
                 lr, hr = benchmark_pair(centre, scale)
-                values.append(psnr_y(upscale(model, lr, scale, device)[0], hr, scale))
+                yield scale, upscale(model, lr, scale, device)[0], hr
     model.train(mode)
-    return sum(values) / len(values)
 
 
 def read_rows(profile: str, runs: Sequence[str]) -> pd.DataFrame:

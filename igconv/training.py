@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import is_torchelastic_launched
 
-from igconv import cache, checkpoints, datasets, results
+from igconv import bands, cache, checkpoints, datasets, results
 from igconv.errors import InputError
-from igconv.evaluation import validation_psnr
+from igconv.evaluation import validation_bands, validation_psnr
 from igconv.feed import Batch, make_feed
 from igconv.files import exclusive, write
 from igconv.leases import leased_gpu
@@ -30,7 +30,7 @@ from igconv.model import SuperResolver, build_model
 from igconv.patches import PatchSource
 from igconv.study import Run, get, learning_rate, runs
 
-CHECKPOINT_FORMAT = 2  # of last.ckpt; to be raised when its content changes
+CHECKPOINT_FORMAT = 3  # of last.ckpt; to be raised when its content changes
 
 
 class TrainingError(RuntimeError):
@@ -50,7 +50,7 @@ def train(
 
     A finished run yields its stored records and trains nothing; an interrupted one continues from its last
     checkpoint after yielding what is known. Files, below ``results/<profile>/runs/<run>/``: config.json,
-    last.ckpt, record.csv, provenance.json, model.safetensors (the EMA weights if there are).
+    last.ckpt, record.csv, bands.csv, provenance.json, model.safetensors (the EMA weights if there are).
 
     Args:
         devices, nodes: processes per node and nodes; their product divides ``run.micro_batches``.
@@ -123,7 +123,7 @@ def _train(run: Run, fabric, folder, graphs: bool, own: SuperResolver | None) ->
     )  # fmt: skip
     model, optimizer = fabric.setup(raw, adam)
     model.mark_forward_method("multi_scale")
-    first, records = _resume(run, folder, raw, ema, optimizer, fabric)
+    first, records, spectrum = _resume(run, folder, raw, ema, optimizer, fabric)
     yield from records
     results.write_json({**run.config(), "name": run.name, "config_hash": run.config_hash()}, folder / "config.json")
 
@@ -151,6 +151,9 @@ def _train(run: Run, fabric, folder, graphs: bool, own: SuperResolver | None) ->
         from igconv.graphs import StepGraphs
 
         optimise = StepGraphs(optimise)
+    measured_at = band_steps(run)
+    if first == 0 and measured_at:
+        spectrum += validation_bands(raw, run.test_sets, run.scales, 0)
     raw.train()
     mine = range(fabric.global_rank, run.micro_batches, fabric.world_size)
     clock, trained_s, waited_s, since = time.perf_counter(), records[-1]["seconds"] if records else 0.0, 0.0, first
@@ -165,6 +168,12 @@ def _train(run: Run, fabric, folder, graphs: bool, own: SuperResolver | None) ->
             batch = feed.batch(step)
             waited_s += time.perf_counter() - asked
             optimise(batch)
+            if done in measured_at:
+                if broken_at < math.inf:  # which also waits for the device, whose time is training time
+                    raise TrainingError(_broken(run, "loss is", int(broken_at)))
+                paused = time.perf_counter()
+                spectrum += validation_bands(raw, run.test_sets, run.scales, done)
+                clock += time.perf_counter() - paused
             events = (run.record_every, run.checkpoint_every, run.validate_every)
             if done < run.steps and not any(every and done % every == 0 for every in events):
                 continue
@@ -196,12 +205,12 @@ def _train(run: Run, fabric, folder, graphs: bool, own: SuperResolver | None) ->
                 record["psnr_y_db"] = validation_psnr(ema if run.ema else raw, run.test_sets, run.scales)
             records.append(record)
             if fabric.is_global_zero and (done % run.checkpoint_every == 0 or done == run.steps):
-                _checkpoint(run, folder, done, records, raw, ema, optimizer, fabric)
+                _checkpoint(run, folder, done, records, spectrum, raw, ema, optimizer, fabric)
             yield record
             clock = time.perf_counter()  # validation, checkpoints and plots are not training time
 
     if fabric.is_global_zero:
-        _finish(run, fabric, folder, records, ema if run.ema else raw)
+        _finish(run, fabric, folder, records, spectrum, ema if run.ema else raw)
 
 
 def _patches(run: Run) -> PatchSource:
@@ -240,6 +249,19 @@ def starting_model(run: Run, own: SuperResolver | None = None) -> SuperResolver:
     return model.to(memory_format=torch.channels_last)
 
 
+def band_steps(run: Run) -> set[int]:
+    """Steps at whose end the error per frequency band is measured: every validation, and because most is learned
+    before the first, also 0 (before training) and the powers of two up to it. Empty for a run without validation.
+
+    It is that of the raw weights: the moving average forgets the start only after 1 / (1 - ema) steps, all bands alike.
+    """
+    if not run.validate_every:
+        return set()
+    first = min(run.validate_every, run.steps)
+    early = {2**k for k in range(first.bit_length()) if 2**k < first}
+    return {0, run.steps} | early | set(range(run.validate_every, run.steps, run.validate_every))
+
+
 def _broken(run: Run, what: str, step: int) -> str:
     return (f"{run.name}: the {what} not finite at step {step}; the last checkpoint is kept, "
             f"lower the learning rate ({run.learning_rate:g}) or change the seed")  # fmt: skip
@@ -266,24 +288,24 @@ def _peak_memory_mb(device: torch.device) -> int:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def _checkpoint(run: Run, folder, step: int, records: list[dict], model, ema, optimizer, fabric) -> None:
+def _checkpoint(run: Run, folder, step: int, records: list, spectrum: list, model, ema, optimizer, fabric) -> None:
     state = dict(format=CHECKPOINT_FORMAT, config_hash=run.config_hash(), step=step, steps=run.steps, records=records,
-                 model=model.state_dict(), ema=ema.state_dict(), optimizer=optimizer.state_dict(),
+                 bands=spectrum, model=model.state_dict(), ema=ema.state_dict(), optimizer=optimizer.state_dict(),
                  precision=fabric.strategy.precision.state_dict())  # fmt: skip
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write(folder / "last.ckpt", buffer.getvalue())
 
 
-def _resume(run: Run, folder, model, ema, optimizer, fabric) -> tuple[int, list[dict]]:
-    """(first step, records so far) after loading ``last.ckpt``, or (0, []) if there is none."""
+def _resume(run: Run, folder, model, ema, optimizer, fabric) -> tuple[int, list[dict], list[dict]]:
+    """(first step, records and bands so far) after loading ``last.ckpt``, or (0, [], []) if there is none."""
     path = folder / "last.ckpt"
     if not path.is_file():
-        return 0, []
+        return 0, [], []
     state = checkpoints.read_pickle(path)
     if state.get("config_hash") != run.config_hash():
         if state.get("step") is not None and state["step"] == state.get("steps"):
-            return 0, []  # a finished training under other settings: nothing is lost by starting anew
+            return 0, [], []  # a finished training under other settings: nothing is lost by starting anew
         raise InputError(f"{path} belongs to other settings of {run.name}; move it away to start again")
     if state.get("format") != CHECKPOINT_FORMAT:
         raise InputError(f"{path} was written by another version of igconv; move it away to start again")
@@ -296,12 +318,12 @@ def _resume(run: Run, folder, model, ema, optimizer, fabric) -> tuple[int, list[
         fabric.strategy.precision.load_state_dict(state["precision"])
         for group, options in zip(optimizer.param_groups, own, strict=True):
             group.update(options)
-        return state["step"], state["records"]
+        return state["step"], state["records"], state["bands"]
     except (KeyError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} does not fit {run.name}: {' '.join(str(error).split())[:200]}") from None
 
 
-def _finish(run: Run, fabric, folder, records: list[dict], model: nn.Module) -> None:
+def _finish(run: Run, fabric, folder, records: list[dict], spectrum: list[dict], model: nn.Module) -> None:
     facts = dict(
         run=run.name, config_hash=run.config_hash(), data_hash=datasets.data_hash(run.train_sets), seed=run.seed,
         device=results.device_name(fabric.device), world_size=fabric.world_size, threads=torch.get_num_threads(),
@@ -309,6 +331,7 @@ def _finish(run: Run, fabric, folder, records: list[dict], model: nn.Module) -> 
         images_seen=run.steps * run.batch, peak_memory_mb=records[-1]["peak_memory_mb"],
     )  # fmt: skip
     write(folder / "record.csv", pd.DataFrame(records).to_csv(index=False))
+    write(folder / "bands.csv", pd.DataFrame(spectrum, columns=list(bands.COLUMNS)).to_csv(index=False))
     results.write_json(results.provenance(**facts), folder / "provenance.json")
     # The weights come last: their presence says that the run is finished. The last checkpoint stays, because
     # Snakemake deletes the outputs of a job that was killed after this line and calls it again.

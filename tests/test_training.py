@@ -16,9 +16,9 @@ import pytest
 import torch
 from tiny import TINY, needs
 
-from igconv import InputError, build_model, cache, checkpoints, load, results, study, training
+from igconv import InputError, bands, build_model, cache, checkpoints, load, results, study, training
 from igconv.encoders import ENCODERS
-from igconv.evaluation import evaluate_run
+from igconv.evaluation import evaluate_run, validation_bands
 from igconv.feed import HostFeed
 from igconv.losses import frequency_l1, l1
 from igconv.patches import PatchSource
@@ -63,7 +63,7 @@ def test_files_and_records(go, tiny_run):
     records = go(run)
     folder = folder_of(run)
     assert {p.name for p in folder.iterdir()} - {".lock0"} == {
-        "config.json", "provenance.json", "record.csv", "model.safetensors", "last.ckpt"}  # fmt: skip
+        "config.json", "provenance.json", "record.csv", "bands.csv", "model.safetensors", "last.ckpt"}  # fmt: skip
     assert [r["step"] for r in records] == [2, 4, 5]
     for record in records:
         assert record["loss"] == pytest.approx(record["l1"] + run.frequency_weight * record["frequency_l1"])
@@ -78,6 +78,21 @@ def test_files_and_records(go, tiny_run):
     facts = json.loads((folder / "provenance.json").read_text())
     assert {"git_commit", "config_hash", "data_hash", "seed", "versions", "device", "training_seconds"} <= facts.keys()
     assert facts["images_seen"] == 5 * run.batch
+
+
+def test_error_per_band_is_recorded_before_training_at_powers_of_two_and_at_validations(go, tiny_run):
+    """The first record is that of the untrained model, the last that of the raw weights; nothing without validation."""
+    run = replace(tiny_run, steps=9, validate_every=5, scales=(2, 3), ema=0.0)
+    assert sorted(training.band_steps(run)) == [0, 1, 2, 4, 5, 9]
+    assert sorted(training.band_steps(replace(run, validate_every=300, steps=20))) == [0, 1, 2, 4, 8, 16, 20]
+    assert not training.band_steps(replace(run, validate_every=0))
+    go(run)
+    table = pd.read_csv(folder_of(run) / "bands.csv", float_precision="round_trip")
+    assert tuple(table.columns) == bands.COLUMNS
+    assert table.groupby("step").size().to_dict() == dict.fromkeys((0, 1, 2, 4, 5, 9), 2 * 11)
+    for step, model in ((0, training.starting_model(run)), (9, load(folder_of(run) / "model.safetensors"))):
+        expected = pd.DataFrame(validation_bands(model, run.test_sets, run.scales, step))
+        pd.testing.assert_frame_equal(table[table.step == step].reset_index(drop=True), expected)
 
 
 def test_model_file_holds_the_run(go, tiny_run):
@@ -116,6 +131,7 @@ def test_resume_equals_an_uninterrupted_run(go, tiny_run, weights_of, monkeypatc
     """Stopped after a record and called again: bit-equal weights and records, EMA and optimiser included."""
     run = replace(tiny_run, **changes)
     whole, weights = go(run), weights_of(run)
+    recorded = (folder_of(run) / "bands.csv").read_bytes()
     monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "stopped"))
     generator = train(run, accelerator="cpu")
     for _ in range(stop_after):
@@ -126,6 +142,7 @@ def test_resume_equals_an_uninterrupted_run(go, tiny_run, weights_of, monkeypatc
     torch.manual_seed(99)
     assert without_times(go(run)) == without_times(whole)
     assert equal(weights_of(run), weights)
+    assert (folder_of(run) / "bands.csv").read_bytes() == recorded
 
 
 def test_a_lost_result_comes_back_without_training(go, tiny_run, weights_of, monkeypatch):
