@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from igconv.errors import InputError, positive_integer
+from igconv.errors import InputError, choose, positive_integer
 
 # A row is one kernel entry at one sub-pixel. With gradients, the activations of up to this many rows are kept for the
 # backward pass (at hidden_dim 256 each of them takes 64 MiB; x5 of a 256-channel encoder is below); those of a larger
@@ -27,6 +27,7 @@ from igconv.errors import InputError, positive_integer
 ROWS_PER_CHUNK = 65_536
 # On a CPU the MLP works on pieces that its caches hold; a GPU is filled by all rows at once.
 ROWS_IN_CACHE = 2_560
+INITIALISATIONS = ("authors", "spconv")
 
 
 def cell_centres(count: int, device="cpu", dtype=torch.float32) -> Tensor:
@@ -95,6 +96,7 @@ class HyperNetwork(nn.Module):
         output_bias: whether the last layer has a bias.
         dihedral: average each kernel over its eight flips and rotations.
         max_scale: the phase input is 2 / min(scale, max_scale); larger scales reuse the largest phase.
+        initialisation: "authors" or "spconv" (`start_like_spconv`; one branch with a bias).
 
     Parameters carry the authors' names: ``freq`` (N, groups hidden_dim), first half Zx, second half Zy;
     ``amplitude`` (N, groups hidden_dim); ``phase``; ``query_kernel``; N = C k^2.
@@ -111,8 +113,10 @@ class HyperNetwork(nn.Module):
         output_bias: bool = True,
         dihedral: bool = False,
         max_scale: int = 4,
+        initialisation: str = "authors",
     ):
         super().__init__()
+        choose(initialisation, INITIALISATIONS, "initialisation")
         for value, name in ((in_channels, "in_channels"), (kernel_size, "kernel_size"), (hidden_dim, "hidden_dim"),
                             (num_layers, "num_layers"), (max_scale, "max_scale")):  # fmt: skip
             positive_integer(value, name)
@@ -130,6 +134,28 @@ class HyperNetwork(nn.Module):
         self.query_kernel = nn.Sequential(*layers, GroupedLinear(width, out_channels, groups, bias=output_bias))
         self._banks: dict[int, Tensor] = {}
         self._bank_weights: list[Tensor] = []
+        if initialisation == "spconv":
+            self.start_like_spconv()
+
+    @torch.no_grad()
+    def start_like_spconv(self) -> None:
+        """Kernels whose entries start with a stored convolution's mean 0 and standard deviation 1 / sqrt(3 N).
+
+        With the authors' start every layer shrinks the differences between entries and adds its biases, until a kernel
+        is nearly one constant. Here hidden layers have He et al.'s weights (2015), which keep the differences, and no
+        biases; the last layer is then scaled, and its bias set, by what it returns over all entries and the sub-pixels
+        of x ``max_scale`` (Mishkin and Matas 2016; that a hyper-network's output has to have the scale of the weights
+        it replaces: Chang, Flokas and Lipson 2020). Latents and phase stay as they are.
+        """
+        if self.groups > 1 or self.query_kernel[-1].bias is None:
+            raise InputError("only a hyper-network of one branch with a bias can start like an SPConv")
+        for layer in self.query_kernel[::2]:
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        last, values = self.query_kernel[-1], self._all_entries(self.max_scale, len(self.freq)).flatten(1)
+        factor = (3 * len(self.freq)) ** -0.5 / values.std(1)
+        last.weight *= factor[:, None]
+        last.bias -= values.mean(1) * factor
 
     def fourier_features(self, freq: Tensor, amplitude: Tensor, scale: int) -> Tensor:
         """phi for the given latents (n, width) on the r x r grid: (groups, n r r, hidden_dim).

@@ -15,7 +15,7 @@ from igconv.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
 
 UPSAMPLERS = ("spconv", "spconv+", "igconv", "igconv+", "liif")
 IGCONV_OPTIONS = ("kernel_size", "hidden_dim", "num_layers", "max_scale", "dihedral", "igsample",
-                  "sample_kernel_size", "sample_hidden_dim", "sample_num_layers")  # fmt: skip
+                  "sample_kernel_size", "sample_hidden_dim", "sample_num_layers", "initialisation")  # fmt: skip
 
 
 class Affine(nn.Module):
@@ -153,8 +153,8 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
         scales: the factors to be trained. Fixed heads exist for these; IGConv and LIIF take any other one as well.
         options: of the encoder (see its class; for EDSR channels, blocks, res_scale, img_range, mean); of SPConv+
             ``width``; of LIIF hidden_dim (256) and num_layers (4); of IGConv kernel_size, hidden_dim (256),
-            num_layers (4), max_scale (4), dihedral, igsample, and for IGSample sample_kernel_size (IGConv's),
-            sample_hidden_dim and sample_num_layers (half of IGConv's).
+            num_layers (4), max_scale (4), dihedral, igsample, initialisation ("authors"), and for IGSample
+            sample_kernel_size (IGConv's), sample_hidden_dim and sample_num_layers (half of IGConv's).
 
     Raises:
         InputError: an unknown name or option, or a scale that is not a positive integer.
@@ -184,7 +184,8 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
     else:
         plus = upsampler == "igconv+"
         o = dict(kernel_size=3, hidden_dim=256, num_layers=4, max_scale=4, dihedral=plus, igsample=plus) | options
-        head = IGConv(channels, o["kernel_size"], o["hidden_dim"], o["num_layers"], o["dihedral"], o["max_scale"])
+        head = IGConv(channels, o["kernel_size"], o["hidden_dim"], o["num_layers"], o["dihedral"], o["max_scale"],
+                      o.get("initialisation", "authors"))  # fmt: skip
         if o["igsample"]:
             hidden = o.get("sample_hidden_dim", o["hidden_dim"] // 2)
             layers = o.get("sample_num_layers", max(1, o["num_layers"] // 2))

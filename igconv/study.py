@@ -28,6 +28,7 @@ class Run:
     hidden_dim: int = 256
     num_layers: int = 4
     max_scale: int = 4
+    initialisation: str = "authors"  # of IGConv's hyper-network; "spconv": kernels that start like stored ones
     width: int = 0  # of the convolution that SPConv+ starts with; 0: none
 
     steps: int = 300_000  # optimiser steps
@@ -76,7 +77,8 @@ class Run:
             options |= dict(hidden_dim=self.hidden_dim, num_layers=self.num_layers)
         if self.upsampler.startswith("igconv"):
             options |= dict(hidden_dim=self.hidden_dim, num_layers=self.num_layers, max_scale=self.max_scale,
-                            dihedral=self.dihedral, igsample=self.igsample)  # fmt: skip
+                            dihedral=self.dihedral, igsample=self.igsample,
+                            initialisation=self.initialisation)  # fmt: skip
         return options
 
     def config(self) -> dict:
@@ -101,6 +103,11 @@ def igconv(base: Run) -> Run:
 
 def igconv_plus(base: Run) -> Run:
     return replace(base, upsampler="igconv+", **PLUS)
+
+
+def started_like_spconv(runs: list[Run]) -> list[Run]:
+    """The same runs with a hyper-network whose kernels start like those of an SPConv."""
+    return [replace(run, variant="spconv_init", initialisation="spconv") for run in runs]
 
 
 def left_out(plus: Run) -> list[Run]:
@@ -136,13 +143,16 @@ def _sample() -> list[Run]:
         igconv(base),
         igconv_plus(base),
         *left_out(igconv_plus(base)),
+        *started_like_spconv([igconv(base), igconv_plus(base)]),
     ]
 
 
 def _smoke() -> list[Run]:
-    """The sample study, shrunk: same notebooks, a few steps, one ablation. For the tests."""
+    """The sample study, shrunk: same notebooks, a few steps, one run of each kind. For the tests."""
     small = dict(profile="smoke", steps=6, lr_patch=16, record_every=2, validate_every=6, checkpoint_every=2)
-    return [replace(run, **small) for run in _sample() if run.variant in ("", "no_fft") and run.seed == 0]
+    left_out = ("no_igsample", "no_dihedral")
+    return [replace(run, **small) for run in _sample() if run.seed == 0 and run.variant not in left_out
+            and run.name != "edsr_tiny-igconv+-spconv_init-s0"]  # fmt: skip
 
 
 def _benchmark() -> list[Run]:
@@ -180,6 +190,7 @@ def ingredients(base: Run) -> list[Run]:
     return [
         *added(igconv(short)), *left_out(igconv_plus(short)),
         igconv(reference), igconv_plus(reference), *fixed(reference, "spconv", (2, 3, 4)),
+        *started_like_spconv([igconv(short), igconv_plus(short)]),
     ]  # fmt: skip
 
 

@@ -96,14 +96,16 @@ class IGConv(nn.Module):
         channels: C of the features.
         kernel_size, hidden_dim, num_layers, max_scale: of the `HyperNetwork`; the paper's are 3, 256, 4, 4.
         dihedral: average the kernels over flips and rotations before the one convolution (IGConv+).
+        initialisation: "authors", or "spconv" for kernels that start like stored ones.
 
     The convolution has no bias (the last layer of the hyper-network has one, a constant per colour).
     """
 
-    def __init__(self, channels, kernel_size=3, hidden_dim=256, num_layers=4, dihedral=False, max_scale=4):
+    def __init__(self, channels, kernel_size=3, hidden_dim=256, num_layers=4, dihedral=False, max_scale=4,
+                 initialisation="authors"):  # fmt: skip
         super().__init__()
-        self.hyper = HyperNetwork(channels, 3, kernel_size, hidden_dim, num_layers,
-                                  dihedral=dihedral, max_scale=max_scale)  # fmt: skip
+        self.hyper = HyperNetwork(channels, 3, kernel_size, hidden_dim, num_layers, dihedral=dihedral,
+                                  max_scale=max_scale, initialisation=initialisation)  # fmt: skip
 
     def kernel_bank(self, scale: int) -> Tensor:
         """(3 r^2, C, k, k), ordered colour, sub-row, sub-column."""

@@ -18,13 +18,14 @@ from igconv.tables import run_label
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")  # fmt: skip
-GREY = "#8C8C8C"
+GREY, WINE, OLIVE = "#8C8C8C", "#882255", "#999933"  # the last two are Tol's
 
 # (upsampler, variant) -> colour, in the order of legends.
 COLOURS = {
     ("bicubic", ""): GREY, ("spconv", ""): ORANGE, ("spconv+", ""): RED, ("igconv", ""): SKY, ("igconv+", ""): BLUE,
     ("igconv+", "no_fft"): GREEN, ("igconv+", "no_igsample"): PURPLE, ("igconv+", "no_dihedral"): BLACK,
     ("igconv", "fft"): GREEN, ("igconv", "igsample"): PURPLE, ("igconv", "dihedral"): BLACK, ("liif", ""): GREEN,
+    ("igconv", "spconv_init"): OLIVE, ("igconv+", "spconv_init"): WINE,
 }  # fmt: skip
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, BLACK, GREY)  # where lines are not runs
 RC = {

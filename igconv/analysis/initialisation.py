@@ -1,0 +1,77 @@
+"""How do upsamplers start? Kernel banks before the first step, and what they let through to the encoder.
+
+A stored SPConv starts with independent kernel entries of mean 0 and standard deviation 1 / sqrt(3 N), N = C k^2 the
+entries that an output reads. With the authors' initialisation the hyper-network returns nearly the bias of its last
+layer for every entry (FACTS 4.7). Then each output is that number times the sum of all features, whatever they are,
+and the gradient that reaches the encoder is the same for every feature channel, so that all channels are pushed the
+same way. `effective_rank` of the bank counts the independent combinations of features that are read.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from igconv.errors import InputError
+from igconv.model import SuperResolver
+
+COLUMNS = ("model", "scale", "seed", "entry_mean", "entry_std", "subpixel_std", "effective_rank", "outputs",
+           "gradient_rank", "channels")  # fmt: skip
+
+
+def effective_rank(matrix: Tensor) -> float:
+    """(sum s^2)^2 / sum s^4 over the singular values s: between 1 and the smaller side of the matrix.
+
+    Raises InputError for a matrix of zeros.
+    """
+    power = torch.linalg.svdvals(matrix.detach().double()).square()
+    if not power.sum() > 0:
+        raise InputError("a matrix of zeros has no effective rank")
+    return float(power.sum() ** 2 / power.square().sum())
+
+
+def bank_statistics(bank: Tensor, scale: int) -> dict:
+    """Of a kernel bank (3 r^2, C, k, k):
+
+    entry_mean: root mean square over outputs of the mean over entries; entry_std: the same of the standard deviation
+    over entries; subpixel_std: root mean square over entries of the standard deviation over the sub-pixels (0 at r =
+    1); effective_rank of the (3 r^2, C k^2) matrix, at most ``outputs`` = 3 r^2.
+    """
+    bank = bank.detach().double()
+    rms = lambda x: float(x.square().mean().sqrt())  # noqa: E731
+    by_output = bank.flatten(1)
+    subpixels = bank.unflatten(0, (3, scale**2))
+    return dict(
+        entry_mean=rms(by_output.mean(1)), entry_std=rms(by_output.std(1, correction=0)),
+        subpixel_std=rms(subpixels.std(1, correction=0)), effective_rank=effective_rank(by_output),
+        outputs=len(bank),
+    )  # fmt: skip
+
+
+def gradient_rank(model: SuperResolver, lr: Tensor, hr: Tensor, scale: int) -> float:
+    """`effective_rank` of the gradient of L1 by the features, pixels x channels: how differently channels are pushed.
+
+    lr (B, 3, H, W), hr (B, 3, r H, r W), float in [0, 1].
+    """
+    _, features = model.encode(lr)
+    features = features.detach().requires_grad_()
+    loss = (model.post(model.upsampler(features, scale)) - hr).abs().mean()
+    (gradient,) = torch.autograd.grad(loss, features)
+    return effective_rank(gradient.transpose(0, 1).flatten(1).T)
+
+
+def starts(
+    models: Iterable[tuple[str, int, SuperResolver]], scales: Sequence[int], pairs: dict[int, tuple[Tensor, Tensor]]
+) -> pd.DataFrame:
+    """`COLUMNS` of untrained models (name, seed, model), a row per scale; ``pairs``: scale -> (lr, hr) batches."""
+    from igconv.analysis.correlation import kernel
+
+    rows = []
+    for name, seed, model in models:
+        for scale in scales:
+            bank = kernel(model, scale)
+            rank = gradient_rank(model, *pairs[scale], scale)
+            rows.append(dict(model=name, scale=scale, seed=seed, **bank_statistics(bank, scale), gradient_rank=rank,
+                             channels=bank.shape[1]))  # fmt: skip
+    return pd.DataFrame(rows, columns=list(COLUMNS))
