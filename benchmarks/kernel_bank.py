@@ -18,11 +18,11 @@ from torch import Tensor
 from igconv.hypernetwork import HyperNetwork, subpixel_centres
 from igconv.inference import keep_freed_memory
 
-SCALES, WIDTHS = (2, 3, 4, 8, 16, 32), (64, 180, 256)
+SCALES, WIDTHS = (2, 3, 4, 8, 32), (64, 256)
 # The baseline keeps about this many activations of all rows at once in forward and backward: what would not fit into
 # the memory that is free is not run.
 ACTIVATIONS_KEPT = 16
-MANY_ROWS = 50_000  # banks with more rows in the MLP are measured in one process per form, not in three
+MANY_ROWS = 10_000  # banks with more rows in the MLP are measured in one process per form, not in three
 
 
 def layer_by_layer(net: HyperNetwork, scale: int) -> Tensor:
