@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from igconv.tables import run_label
+from igconv.tables import over_all_sets, run_label
 
 NOISE_DB = 0.05  # run-to-run noise of the field: what a difference from a single seed has to exceed
 
@@ -38,7 +38,7 @@ def claims(
     noise of 0.05 dB), else "undecided"; for cost ratios "reproduced" up to 10 % above the claimed ratio, "partly"
     below 1, else "differs"; "not run" without the runs.
     """
-    lines = []
+    lines, difference, ablation = [], over_all_sets(difference), over_all_sets(ablation)
     statements = {"IGConv": ("equal PSNR with one model for all scales", -NOISE_DB),
                   "IGConv+": ("better PSNR than the fixed-scale model", 0.0)}  # fmt: skip
     for row in difference[difference.baseline == "SPConv"].itertuples():

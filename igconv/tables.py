@@ -1,9 +1,10 @@
 """Evaluation rows -> the study's tables. Pure functions on data frames; nothing here is typed in.
 
-A row is one image at one scale (`igconv.evaluation.ROW`). Differences are paired by image and seed; seeds are
-averaged per image before the bootstrap over images.
+A row is one image at one scale (`igconv.evaluation.ROW`). Differences are paired by image and seed; their intervals are
+a bootstrap over images and over seeds (`crossed_interval`).
 """
 
+from itertools import product
 from operator import attrgetter
 
 import numpy as np
@@ -16,7 +17,7 @@ from igconv.study import Run
 INGREDIENTS = {"no_fft": "frequency loss", "no_igsample": "IGSample", "no_dihedral": "dihedral averaging",
                "fft": "frequency loss", "igsample": "IGSample", "dihedral": "dihedral averaging"}  # fmt: skip
 VARIANTS = {"heads_30k": "one encoder, three heads, 30k", "from_x2": "encoder from x2",
-            "from_x2_frozen": "encoder from x2, frozen"}  # fmt: skip
+            "from_x2_frozen": "encoder from x2, frozen", "spconv_init": "SPConv's start"}  # fmt: skip
 NAMES = {"spconv": "SPConv", "spconv+": "SPConv+", "igconv": "IGConv", "igconv+": "IGConv+", "liif": "LIIF"}
 # our encoder -> the paper's name of it, for those in its tables
 PAPER_ENCODERS = {"edsr": "EDSR", "smfanet_plus": "SMFANet+", "hit_srf": "HiT-SRF", "mambair_light": "MambaIR-light",
@@ -104,25 +105,83 @@ def mean_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float, floa
     return float(values.mean()), *map(float, np.quantile(means, (0.025, 0.975)))
 
 
-def paired_difference(rows: pd.DataFrame, model: list[str], baseline: list[str], scale: int) -> dict:
-    """Mean PSNR-Y difference model - baseline in dB at one scale, with a 95 % bootstrap interval over images.
+def crossed_interval(pairs: pd.DataFrame, column: str, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high) of a paired difference: 95 % percentile bootstrap interval over images and seeds.
 
-    Runs are paired by dataset, image and seed. Without a common pair every value is NaN and ``images`` is 0.
+    Every draw takes images with replacement and, independently, seeds with replacement, the same seeds for all its
+    images: what a training gets wrong it gets wrong on many images together, so seeds drawn anew for each image would
+    average that away (Owen 2007, the pigeonhole bootstrap). With one seed it is the bootstrap over images, and says
+    nothing about another training; with two or three it is too narrow still, by a factor of about
+    sqrt((seeds - 1) / seeds). Every image counts the same, whatever its set. NaN ends for a single value.
+
+    Args:
+        pairs: one row per image and seed (several, as of scales or bands, are averaged); columns dataset, image,
+            seed and ``column``.
     """
-    keys = ["dataset", "image", "seed"]
+    named = pairs.assign(seed=list(map(str, pairs.seed)))  # models that are not ours have none
+    cells = named.pivot_table(index=["dataset", "image"], columns="seed", values=column, aggfunc="mean").to_numpy(float)
+    known = ~np.isnan(cells)
+    filled, (images, seeds) = np.where(known, cells, 0.0), cells.shape
+    mean = float(filled.sum() / known.sum())
+    if known.sum() < 2:
+        return mean, np.nan, np.nan
+    rng = np.random.default_rng(seed)
+    by_image, by_seed = (_counts(rng, draws, n) for n in (images, seeds))
+    weight = ((by_image @ known) * by_seed).sum(1)
+    # A draw may hit only images and seeds that were not run together; it says nothing and is left out.
+    means = ((by_image @ filled) * by_seed).sum(1)[weight > 0] / weight[weight > 0]
+    return mean, *map(float, np.quantile(means, (0.025, 0.975)))
+
+
+def _counts(rng: np.random.Generator, draws: int, n: int) -> np.ndarray:
+    """How often each of n is drawn with replacement in n draws: (draws, n)."""
+    if n == 1:
+        return np.ones((draws, 1))
+    chosen = rng.integers(0, n, (draws, n)) + n * np.arange(draws)[:, None]
+    return np.bincount(chosen.ravel(), minlength=draws * n).reshape(draws, n).astype(float)
+
+
+def paired_difference(rows: pd.DataFrame, model: list[str], baseline: list[str], scale: int) -> dict:
+    """Mean PSNR-Y and SSIM differences model - baseline at one scale, with 95 % intervals over images and seeds.
+
+    Runs are paired by dataset, image and seed; intervals by `crossed_interval`. Without a common pair every value is
+    NaN and ``images`` is 0.
+
+    Returns: difference_db, low_db, high_db, images, seeds, difference_ssim, low_ssim, high_ssim.
+    """
+    keys, values = ["dataset", "image", "seed"], ["psnr_y_db", "ssim_y"]
     at = rows[rows.scale == scale]
-    left, right = (at[at.run.isin(names)][[*keys, "psnr_y_db"]] for names in (model, baseline))
+    left, right = (at[at.run.isin(names)][[*keys, *values]] for names in (model, baseline))
     pairs = left.merge(right, on=keys, suffixes=("_model", "_baseline"))
-    pairs["difference"] = pairs.psnr_y_db_model - pairs.psnr_y_db_baseline
-    if pairs.empty:
-        return dict(difference_db=np.nan, low_db=np.nan, high_db=np.nan, images=0, seeds=0)
-    values = pairs.groupby(["dataset", "image"]).difference.mean()
-    mean, low, high = mean_interval(values)
-    return dict(difference_db=mean, low_db=low, high_db=high, images=len(values), seeds=pairs.seed.nunique())
+    return paired_summary(pairs)
+
+
+def paired_summary(pairs: pd.DataFrame) -> dict:
+    """What `paired_difference` returns, of pairs with psnr_y_db and ssim_y, each as ``_model`` and ``_baseline``."""
+    found = {}
+    for name, unit in (("psnr_y_db", "db"), ("ssim_y", "ssim")):
+        difference = pairs.assign(difference=pairs[f"{name}_model"] - pairs[f"{name}_baseline"])
+        interval = crossed_interval(difference, "difference") if len(pairs) else (np.nan,) * 3
+        found |= dict(zip((f"difference_{unit}", f"low_{unit}", f"high_{unit}"), interval, strict=True))
+        if unit == "db":
+            found |= dict(images=len(pairs[["dataset", "image"]].drop_duplicates()), seeds=pairs.seed.nunique())
+    return found
+
+
+def _per_set(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows under "all", where every image counts the same, and where there are several sets under the name of each."""
+    sets = list(dict.fromkeys(rows.dataset))
+    return {"all": rows} | ({name: rows[rows.dataset == name] for name in sets} if len(sets) > 1 else {})
+
+
+def over_all_sets(difference: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `fixed_vs_multi` or `ablation` over all images, without those of single sets."""
+    return difference[difference.dataset == "all"] if "dataset" in difference else difference
 
 
 def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
-    """IGConv and IGConv+ against the fixed-scale model of each scale, at equal steps."""
+    """IGConv and IGConv+ against the fixed-scale model of each scale, at equal steps: `paired_difference` over all
+    images (dataset "all") and, where there are several test sets, for each of them."""
     lines = []
     for encoder in dict.fromkeys(run.encoder for run in runs.values() if run.encoder not in BASELINE_OF):
         own = [run for run in runs.values()
@@ -132,27 +191,29 @@ def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
             for baseline in ("spconv", "spconv+"):
                 for scale in sorted({s for run in own if run.upsampler == baseline for s in run.scales}):
                     fixed = [run.name for run in own if run.upsampler == baseline and run.scales == (scale,)]
-                    if multi and fixed:
+                    for dataset, part in _per_set(rows).items() if multi and fixed else ():
                         lines.append(dict(encoder=encoder, model=run_label(upsampler), baseline=run_label(baseline),
-                                          scale=scale, **paired_difference(rows, multi, fixed, scale)))  # fmt: skip
+                                          scale=scale, dataset=dataset,
+                                          **paired_difference(part, multi, fixed, scale)))  # fmt: skip
     return pd.DataFrame(lines)
 
 
 def ablation(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
-    """Each variant with an ingredient added or left out against the run of equal steps that it differs from."""
+    """Each variant with an ingredient added or left out against the run of equal steps that it differs from; rows as
+    those of `fixed_vs_multi`."""
     lines = []
     for variant in dict.fromkeys(run.variant for run in runs.values() if run.variant in INGREDIENTS):
         changed = [run for run in runs.values() if run.variant == variant]
         encoder, upsampler = changed[0].encoder, changed[0].upsampler
-        same = attrgetter("encoder", "upsampler", "scales", "steps", "start_from", "freeze_encoder")
+        same = attrgetter("encoder", "upsampler", "scales", "steps", "start_from", "freeze_encoder", "initialisation")
         reference = [
             run.name for run in runs.values() if same(run) == same(changed[0]) and run.variant not in INGREDIENTS
         ]  # fmt: skip
-        for scale in changed[0].scales:
+        for scale, (dataset, part) in product(changed[0].scales, _per_set(rows).items()):
             lines.append(dict(
                 encoder=encoder, model=run_label(upsampler, variant), ingredient=INGREDIENTS[variant],
-                change="left out" if variant.startswith("no_") else "added", scale=scale,
-                **paired_difference(rows, [run.name for run in changed], reference, scale),
+                change="left out" if variant.startswith("no_") else "added", scale=scale, dataset=dataset,
+                **paired_difference(part, [run.name for run in changed], reference, scale),
             ))  # fmt: skip
     return pd.DataFrame(lines)
 
@@ -185,7 +246,7 @@ def models_beside_paper(rows: pd.DataFrame) -> pd.DataFrame:
 def beside_paper(difference: pd.DataFrame) -> pd.DataFrame:
     """PSNR gains of IGConv and IGConv+ over the fixed-scale model: this study's and the paper's, a line per encoder."""
     lines = []
-    for row in difference.itertuples():
+    for row in over_all_sets(difference).itertuples():
         lines.append(dict(source="this study", encoder=row.encoder, baseline=row.baseline, model=row.model,
                           scale=row.scale, difference_db=row.difference_db))  # fmt: skip
     means = published().groupby(["encoder", "scale", "upsampler"], sort=False).psnr.mean().unstack()

@@ -17,7 +17,7 @@ def rows(values: dict[str, list[float]], scale: int = 2, seed=0) -> pd.DataFrame
     ])  # fmt: skip
 
 
-def benchmark_paired_difference_is_the_mean_of_pairs_with_an_interval():
+def test_paired_difference_is_the_mean_of_pairs_with_an_interval():
     table = rows({"a": [30.3, 31.1, 29.4], "b": [30.0, 31.0, 29.0]})
     found = tables.paired_difference(table, ["a"], ["b"], 2)
     assert found["difference_db"] == pytest.approx(0.8 / 3)
@@ -25,7 +25,7 @@ def benchmark_paired_difference_is_the_mean_of_pairs_with_an_interval():
     assert 0.1 - 1e-9 <= found["low_db"] < found["difference_db"] < found["high_db"] <= 0.4 + 1e-9
 
 
-def benchmark_paired_difference_pairs_by_seed_and_scale():
+def test_paired_difference_pairs_by_seed_and_scale():
     table = pd.concat([rows({"a": [31.0], "b": [30.0]}, seed=0), rows({"a": [29.0]}, seed=1)])
     assert tables.paired_difference(table, ["a"], ["b"], 2)["difference_db"] == 1.0
     nothing = tables.paired_difference(table, ["a"], ["b"], 3)
@@ -137,3 +137,62 @@ def test_interval_of_a_mean():
     assert mean == values.mean()
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
     assert np.isnan(tables.mean_interval([1.0])[1:]).all()
+
+
+def pairs(cells: np.ndarray) -> pd.DataFrame:
+    """Differences of images x seeds as `crossed_interval` takes them; NaN cells are left out."""
+    table = [dict(dataset="D", image=f"{i:03}", seed=s, d=v) for (i, s), v in np.ndenumerate(cells) if not np.isnan(v)]
+    return pd.DataFrame(table)
+
+
+def test_interval_over_images_and_seeds():
+    """With one seed it is the bootstrap over images; what a seed does to all images is in it and not averaged away."""
+    rng = np.random.default_rng(0)
+    images, seeds = rng.normal(0, 1, (400, 1)), rng.normal(0, 1, (1, 40))
+    mean, low, high = tables.crossed_interval(pairs(images), "d")
+    assert (mean, low, high) == pytest.approx(tables.mean_interval(images.ravel()), abs=1e-12)
+    mean, low, high = tables.crossed_interval(pairs(images + seeds), "d")
+    assert mean == pytest.approx(images.mean() + seeds.mean())
+    expected = 2 * 1.96 * np.sqrt(images.var() / 400 + seeds.var() / 40)
+    assert high - low == pytest.approx(expected, rel=0.1)
+    assert high - low > 2.5 * np.diff(tables.mean_interval((images + seeds).mean(1))[1:])  # images alone
+
+
+def test_interval_with_holes_and_of_single_values():
+    cells = np.array([[1.0, 3.0], [np.nan, 2.0], [2.0, np.nan]])
+    mean, low, high = tables.crossed_interval(pairs(cells), "d")
+    assert mean == 2.0
+    assert 1.0 <= low < 2.0 < high <= 3.0
+    assert np.isnan(tables.crossed_interval(pairs(cells[:1, :1]), "d")[1:]).all()
+    twice = pd.concat([pairs(cells[:, :1]).assign(d=0.0), pairs(cells[:, :1])])  # several rows of a cell are averaged
+    assert tables.crossed_interval(twice, "d")[0] == 0.75
+    no_seed = pairs(cells[:, 1:]).assign(seed=np.nan)  # published models
+    assert tables.crossed_interval(no_seed, "d")[0] == 2.5
+
+
+def test_ssim_and_single_sets_stand_beside_psnr_over_all_sets():
+    runs = study.runs("sample")
+    values = {"edsr_tiny-igconv+-s0": [30.0, 31.0], "edsr_tiny-igconv+-no_fft-s0": [29.0, 30.5]}
+    one = rows(values)
+    both = pd.concat([one, one.head(0), rows({k: [v[0]] for k, v in values.items()}).assign(dataset="E")])
+    assert set(tables.ablation(one, runs).dataset) == {"all"}
+    found = tables.ablation(both, runs).query("ingredient == 'frequency loss' and scale == 2").set_index("dataset")
+    assert list(found.index) == ["all", "D", "E"]
+    assert found.difference_db.to_dict() == pytest.approx({"all": -2.5 / 3, "D": -0.75, "E": -1.0})
+    assert found.difference_ssim.to_numpy() == pytest.approx(found.difference_db.to_numpy() / 100)
+    assert found.loc["D", "low_ssim"] == pytest.approx(-0.01)
+    assert found.images.to_dict() == {"all": 3, "D": 2, "E": 1}
+    pd.testing.assert_frame_equal(
+        tables.over_all_sets(tables.ablation(both, runs)).reset_index(drop=True),
+        tables.ablation(both, runs).query("dataset == 'all'").reset_index(drop=True),
+    )
+
+
+def test_claims_and_the_paper_are_compared_with_all_sets_together():
+    """The rows of single sets are for reading; they make no claim of their own."""
+    runs = study.runs("benchmark")
+    plain = benchmark_rows({})
+    both = pd.concat([plain, plain.assign(dataset="E")])
+    one, two = tables.fixed_vs_multi(plain, runs), tables.fixed_vs_multi(both, runs)
+    assert len(two) == 3 * len(one)
+    pd.testing.assert_frame_equal(tables.beside_paper(two), tables.beside_paper(one))
