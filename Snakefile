@@ -90,10 +90,25 @@ rule efficiency:
     params: settings=SETTINGS
     shell: EXECUTE
 
+rule unseen:
+    input: weights(RUNS), notebook=notebook("07_unseen_scales")
+    output: [f"{ROOT}/analysis/unseen/{name}.csv" for name in ("rows", "summary")]
+    log: notebook=executed("07_unseen_scales")
+    params: settings=SETTINGS
+    shell: EXECUTE
+
+rule initialisation:
+    input: weights(RUNS), rules.data.output, rules.evaluate.output, notebook=notebook("08_initialisation")
+    output: [f"{ROOT}/analysis/initialisation/{name}.csv" for name in ("start", "curves", "difference")]
+    log: notebook=executed("08_initialisation")
+    params: settings=SETTINGS
+    shell: EXECUTE
+
 rule tables:
     input:
         rules.data.output, rules.evaluate.output, rules.similarity.output, rules.correlation.output,
-        rules.spectrum.output, rules.efficiency.output, notebook=notebook("09_tables")
+        rules.spectrum.output, rules.efficiency.output, rules.unseen.output, rules.initialisation.output,
+        notebook=notebook("09_tables")
     output: f"{ROOT}/tables/main.csv", f"{ROOT}/tables/claims.csv"
     log: notebook=executed("09_tables")
     shell: EXECUTE

@@ -36,6 +36,24 @@ def bands():
     return pd.concat([table.assign(run=r, upsampler=u, variant=v) for r, u, v in RUNS[1:]])
 
 
+def band_differences():
+    table = pd.concat([bands().assign(seed=0), bands().assign(seed=0, image="j", relative_error_db=-1.0)])
+    return spectrum.differences(table, "igconv+")
+
+
+def learning():
+    tables = [bands().assign(seed=0, step=step) for step in (0, 1, 4, 20)]
+    return pd.concat([t.assign(relative_error_db=-i * t.index.to_numpy() / 2.0) for i, t in enumerate(tables)])
+
+
+def unseen_summary():
+    clamps = [("direct", 4), ("direct", 8), ("x4, then bicubic", pd.NA)]
+    table = [dict(upsampler=u, variant=v, method=m, max_scale=c, scale=s, against="bicubic", difference_db=1 / s,
+                  low_db=0.5 / s, high_db=2 / s)
+             for u, v in (("igconv", ""), ("spconv", "published")) for m, c in clamps for s in (4, 5, 8)]  # fmt: skip
+    return pd.DataFrame(table).astype({"max_scale": "Int64"})
+
+
 def cka():
     torch.manual_seed(0)
     values = torch.stack(
@@ -83,7 +101,10 @@ FIGURES = {
     "kernel_patterns": lambda: figures.kernel_patterns(pattern_rows()),
     "correlation_bars": lambda: figures.correlation_bars(correlations()),
     "band_errors": lambda: figures.band_errors(bands()),
-    "band_differences": lambda: figures.band_errors(bands(), relative_to="b"),
+    "band_differences": lambda: figures.band_differences(band_differences(), "IGConv+"),
+    "band_learning": lambda: figures.band_learning(learning()),
+    "band_times": lambda: figures.band_times(spectrum.time_to_threshold(learning())),
+    "unseen_scales": lambda: figures.unseen_scales(unseen_summary()),
     "efficiency_bars": lambda: figures.efficiency_bars(costs(), costs()),
     "generation_time": lambda: figures.generation_time(
         pd.DataFrame(dict(scale=[2, 4], generation_ms=[1, 4], device="abacus", threads=1, model="m"))
@@ -146,5 +167,9 @@ def test_bad_input_is_named():
         figures.ablation(rows(), "z")
     with pytest.raises(InputError, match="nothing to draw"):
         figures.training_curves(records().head(0))
+    with pytest.raises(InputError, match="none of the kinds"):
+        figures.band_differences(band_differences(), "IGConv+", [[("liif", "")]])
+    with pytest.raises(InputError, match="compared with 'x4'"):
+        figures.unseen_scales(unseen_summary(), "x4")
     with pytest.raises(InputError, match="no pair"):
         figures.cka_maps(cka().head(0))
