@@ -20,14 +20,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from igconv import inference
 from igconv.errors import InputError, positive_integer
 from igconv.images import to_float
-from igconv.metrics import luma
+from igconv.progress import follow_items
 
-COLUMNS = ("comparison", "model_a", "model_b", "stage_a", "stage_b", "index_a", "index_b", "cka", "cka_low",
-           "cka_high", "examples", "minibatch")  # fmt: skip
+COLUMNS = ("setting", "family", "comparison", "model_a", "model_b", "stage_a", "stage_b", "index_a", "index_b", "cka",
+           "cka_low", "cka_high", "examples", "minibatch", "units")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,49 +40,92 @@ class Grams:
     values: Tensor
 
 
-def crops(images: Sequence[Tensor], side: int, count: int, seed: int = 0, least_std: float = 2.0) -> Tensor:
-    """Square crops of uint8 images on grids without overlap: (count, 3, side, side) uint8, in random order.
+def scenes(
+    images: Sequence[Tensor], side: int, count: int, minibatch: int = 32, seed: int = 0, least_std: float = 2.0
+) -> tuple[Tensor, int]:
+    """Square crops of uint8 images on grids without overlap, dealt to minibatches by whole images.
 
-    Images take turns, so that a large photograph weighs no more than a small one until the small one is used up.
-    Crops whose luma has a standard deviation below ``least_std`` grey levels (black borders, empty sky) are left
-    out. Raises InputError when fewer than ``count`` crops remain.
+    Crops whose grey values have a standard deviation below ``least_std`` levels (black borders, empty sky) are left
+    out. Images are dealt to *units*, each a group of one or more consecutive minibatches, so that an image is in one
+    unit only and units are independent of each other: as many units as minibatches when there are two images for
+    each, otherwise the largest divisor of their number for which there are. Within a unit images take turns, so that
+    a large photograph weighs no more than a small one until the small one is used up.
+
+    Returns:
+        (count, 3, side, side) uint8, every ``minibatch`` of them one minibatch, and the number of units.
+
+    Raises:
+        InputError: ``count`` is no multiple of ``minibatch``, or the images do not hold that many crops.
     """
-    side, count = positive_integer(side, "side"), positive_integer(count, "count")
+    side, count, minibatch = (
+        positive_integer(n, w) for n, w in ((side, "side"), (count, "count"), (minibatch, "minibatch"))
+    )
+    if count % minibatch:
+        raise InputError(f"{count} examples are no multiple of the minibatch of {minibatch}")
     rng = np.random.default_rng(seed)
-    queues = []
-    for image in images:
-        h, w = image.shape[-2:]
-        corners = [(top, left) for top in range(0, h - side + 1, side) for left in range(0, w - side + 1, side)]
-        cells = [image[:, top : top + side, left : left + side] for top, left in corners]
-        cells = [cell for cell in cells if luma(cell).std() >= least_std]
-        queues.append([cells[i] for i in rng.permutation(len(cells))])
-    if sum(map(len, queues)) < count:
-        raise InputError(f"{count} crops of {side} px wanted, these {len(images)} images hold {sum(map(len, queues))}")
-    rounds = range(max(map(len, queues)))
-    turns = [cell for turn in rounds for queue in queues for cell in queue[turn : turn + 1]]
-    return torch.stack([turns[:count][i] for i in rng.permutation(count)])
+    corners = [_cells(image, side, least_std) for image in images]
+    queues = [[image[:, t : t + side, c : c + side] for t, c in rng.permutation(cells)]
+              for image, cells in zip(images, corners, strict=True) if len(cells)]  # fmt: skip
+    queues = [queues[i] for i in rng.permutation(len(queues))]
+    batches = count // minibatch
+    units = max(n for n in range(1, batches + 1) if batches % n == 0 and (n == 1 or 2 * n <= len(queues)))
+    each = count // units
+    groups: list[list] = [[] for _ in range(units)]
+    held = [0] * units
+    for queue in sorted(queues, key=lambda queue: -min(len(queue), each)):
+        emptiest = int(np.argmin(held))
+        groups[emptiest].append(queue)
+        held[emptiest] += min(len(queue), each)
+    if min(held) < each:
+        raise InputError(f"{count} crops of {side} px wanted, {each} in each of {units} groups of images; these "
+                         f"{len(images)} images hold {min(held)} in one of them")  # fmt: skip
+    return torch.stack([crop for group in groups for crop in _turns(group, each, rng)]), units
+
+
+def _cells(image: Tensor, side: int, least_std: float) -> np.ndarray:
+    """(n, 2) corners of the cells of a grid that are not flat."""
+    h, w = (n // side for n in image.shape[-2:])
+    if not h * w:
+        return np.empty((0, 2), int)
+    grey = image[:, : h * side, : w * side].float().mean(0).view(h, side, w, side)
+    return (grey.permute(0, 2, 1, 3).flatten(2).std(-1) >= least_std).nonzero().numpy() * side
+
+
+def _turns(group: list[list], count: int, rng: np.random.Generator) -> list[Tensor]:
+    rounds = range(max(map(len, group)))
+    turns = [cell for turn in rounds for queue in group for cell in queue[turn : turn + 1]]
+    return [turns[:count][i] for i in rng.permutation(count)]
 
 
 def centred_gram(features: Tensor) -> Tensor:
     """U(X X') of features (n, ...), each example flattened: (n, n) float64 with zero diagonal and zero row sums.
 
-    Raises InputError for fewer than 4 examples and for features that are the same for every example.
+    Products are summed in the features' own precision and centred in float64. Raises InputError for fewer than 4
+    examples and for features that are the same for every example.
     """
-    x = features.detach().flatten(1).double()
-    n = len(x)
+    n = len(features)
     if n < 4:
         raise InputError(f"the unbiased HSIC needs at least 4 examples in a minibatch, got {n}")
-    total = x.square().sum()
-    x = x - x.mean(0)  # U removes offsets anyway; without them the sums keep their digits
-    if not x.square().sum() > 1e-20 * total:
+    x = features.detach()
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        x = x.permute(0, 2, 3, 1)  # the order of features is of no account, and this one needs no copy
+    x = x.flatten(1)
+    # U removes any common offset; taking one example off first keeps the digits of the sums.
+    differences = x - x[:1]
+    if not differences.square().sum() > (64 * torch.finfo(x.dtype).eps) ** 2 * x.square().sum():
         raise InputError(f"constant features: all {n} examples have the same, so nothing can be compared")
-    k = (x @ x.T).fill_diagonal_(0)
+    k = (differences @ differences.T).double().fill_diagonal_(0)
     rows = k.sum(1) / (n - 2)
     return (k - rows[:, None] - rows[None, :] + rows.sum() / (n - 1)).fill_diagonal_(0)
 
 
-def stage_grams(model, images: Tensor, minibatch: int = 32, device="cpu") -> Grams:
+def stage_grams(model, images: Tensor, minibatch: int = 32, device="cpu", grid: int = 0, label: str = "") -> Grams:
     """Grams of every stage (``model.encoder.stages()``) of a `SuperResolver` on uint8 crops (N, 3, h, w).
+
+    Args:
+        grid: resize features to grid x grid positions first (bilinear with antialiasing), so that features of LR
+            images of different sizes stand for the same places; 0: as they are.
+        label: with it, progress is shown.
 
     Examples beyond the last full minibatch are dropped. Raises InputError for fewer than one minibatch.
     """
@@ -91,14 +136,21 @@ def stage_grams(model, images: Tensor, minibatch: int = 32, device="cpu") -> Gra
     found: dict[str, list[Tensor]] = {name: [] for name in stages}
 
     def keep(name: str):
-        return lambda module, inputs, output: found[name].append(centred_gram(output).cpu())
+        def hook(module, inputs, output):
+            if grid and tuple(output.shape[-2:]) != (grid, grid):
+                output = F.interpolate(output, (grid, grid), mode="bilinear", antialias=True, align_corners=False)
+            found[name].append(centred_gram(output).cpu())
 
-    model = model.to(device).eval()
+        return hook
+
+    model = inference.prepare(model, device)
     hooks = [module.register_forward_hook(keep(name)) for name, module in stages.items()]
+    starts = range(0, len(images) - minibatch + 1, minibatch)
     try:
         with torch.no_grad():
-            for start in range(0, len(images) - minibatch + 1, minibatch):
-                model.encode(to_float(images[start : start + minibatch]).to(device))
+            for start in follow_items(starts, len(starts), label) if label else starts:
+                lr = to_float(images[start : start + minibatch])
+                model.encode(lr.to(device, memory_format=torch.channels_last))
     finally:
         for hook in hooks:
             hook.remove()
@@ -154,16 +206,21 @@ def compare(
     pairs: Iterable[tuple[str, str]],
     comparison: str,
     shuffle: bool = False,
-    draws: int = 500,
+    draws: int = 1000,
     seed: int = 0,
+    units: int | None = None,
+    family: str = "",
+    setting: str = "same LR",
 ) -> pd.DataFrame:
     """Every stage of one model against every stage of another, for pairs of names in ``grams``.
 
     Args:
-        comparison: what the pairs are, for the column of that name.
+        comparison: what the pairs are, for the column of that name; ``family`` and ``setting`` likewise.
         shuffle: destroy the correspondence of the examples (control).
-        draws: bootstrap samples of the minibatches for the 95 % interval ``cka_low`` .. ``cka_high`` (percentiles;
-            NaN for a single minibatch). It covers the choice of crops, not that of training seeds.
+        draws: bootstrap samples for the 95 % interval ``cka_low`` .. ``cka_high`` (percentiles; NaN for one unit).
+        units: consecutive minibatches are grouped into this many units (`scenes`), which the bootstrap resamples: an
+            image is in one unit only, so this is a bootstrap over groups of whole images. Default: every minibatch
+            is one. The interval covers the choice of images, not that of training seeds.
 
     Returns:
         `COLUMNS`, one row per pair of stages; ``index_a``, ``index_b`` count stages from 0, first to last.
@@ -173,13 +230,30 @@ def compare(
         a, b = grams[name_a], grams[name_b]
         b = shuffled(b, seed) if shuffle else b
         batches, size = len(a.values), a.values.shape[-1]
-        picks = np.random.default_rng(seed).multinomial(batches, [1 / batches] * batches, draws)
+        groups = batches if units is None else units
+        if batches % groups:
+            raise InputError(f"{batches} minibatches cannot be {groups} equal units")
+        picks = np.random.default_rng(seed).multinomial(groups, [1 / groups] * groups, draws)
+        picks = torch.from_numpy(picks.repeat(batches // groups, axis=1)).double()
         value = cka(a, b)
-        low, high = cka(a, b, torch.from_numpy(picks).double()).quantile(torch.tensor([0.025, 0.975]).double(), dim=0)
-        if batches == 1:
+        low, high = cka(a, b, picks).quantile(torch.tensor([0.025, 0.975]).double(), dim=0)
+        if groups == 1:
             low, high = low * torch.nan, high * torch.nan
+        facts = (setting, family, comparison, name_a, name_b)
         for i, stage_a in enumerate(a.stages):
             for j, stage_b in enumerate(b.stages):
                 numbers = (float(value[i, j]), float(low[i, j]), float(high[i, j]))
-                rows.append((comparison, name_a, name_b, stage_a, stage_b, i, j, *numbers, batches * size, size))
+                rows.append((*facts, stage_a, stage_b, i, j, *numbers, batches * size, size, groups))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def by_comparison(table: pd.DataFrame) -> pd.DataFrame:
+    """CKA of equal stages (of pairs of equal depth) per setting, family and comparison: mean, min, max, last stage."""
+    depth = ["setting", "family", "comparison", "model_a", "model_b"]
+    ends = table.groupby(depth)[["index_a", "index_b"]].transform("max")
+    equal = table[(table.index_a == table.index_b) & (ends.index_a == ends.index_b)]
+    last = equal.assign(last=equal.cka.where(equal.index_a == ends.index_a.reindex(equal.index)))
+    return last.groupby(depth[:3], sort=False).agg(
+        pairs=("model_b", lambda names: len(set(zip(last.model_a[names.index], names, strict=True)))),
+        mean=("cka", "mean"), min=("cka", "min"), max=("cka", "max"), last=("last", "mean"),
+    ).reset_index()  # fmt: skip
