@@ -1,6 +1,7 @@
 """Inter-scale correlation on planted kernels, and calibration of its p-values."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -108,6 +109,64 @@ def test_kernels_of_both_upsamplers():
     assert len(table) == 2 * 4 + 2 * 1024
     row = table[(table.scale == 2) & (table.channel == 1) & (table.sub_row == 0) & (table.sub_col == 1)]
     assert row.value.item() == pytest.approx(patterns(correlation.kernel(multi, 2), 2)[1, 0, 1])
+
+
+def test_intervals_are_those_of_the_channels():
+    """Half of the channels equal, half opposite: mean 0, and an interval of about 2 sigma of 16 coins."""
+    a = np.random.default_rng(6).standard_normal((CHANNELS, 4))
+    b = a * np.where(np.arange(CHANNELS) % 2, 1, -1)[:, None]
+    test = permutation_test(a, b, "same channel", "channel order", 9)
+    assert test["value"] == pytest.approx(0, abs=1e-9)
+    assert test["value_low"] == pytest.approx(-0.5, abs=0.13)
+    assert test["value_high"] == pytest.approx(0.5, abs=0.13)
+
+
+def test_holms_correction():
+    """Against the rule, per family of tests: the i-th least p-value times (m - i), never decreasing."""
+    p = [0.04, 0.01, 0.03, 0.2]
+    table = pd.DataFrame(dict(statistic="matched", constant="kept", null="n", p_value=p + [0.01]))
+    table.loc[4, "null"] = "another"
+    assert correlation.adjusted(table).p_holm.tolist() == pytest.approx([0.09, 0.04, 0.09, 0.2, 0.01])
+
+
+def test_verdicts_count_pairs_that_are_beyond_chance_under_every_null():
+    rng = np.random.default_rng(7)
+    functions = rng.standard_normal((CHANNELS, 5)) * [1, 1, 1, 1, 0]
+    pairs = [("a", functions), ("b", rng.standard_normal((CHANNELS, 5)))]
+    tables = [compare("r", sampled(functions, 2), 2, name, sampled(f, 3), 3, 99, comparison="c") for name, f in pairs]
+    table = correlation.verdicts(correlation.adjusted(pd.concat(tables, ignore_index=True)))
+    row = table.set_index(["constant", "statistic"]).loc["removed", "same channel"]
+    assert (row.pairs, row.beyond_chance) == (2, 1)
+    assert row.largest == pytest.approx(1)
+
+
+def test_averages_over_cells():
+    """A bilinear function averaged over a cell is its value at the centre; fractions of cells count as such."""
+    fine = patterns(sampled(np.array([[0.3, -1, 2, 0.5, 0]]), 32), 32)
+    for scale in (2, 3, 4, 8, 32):
+        coarse = patterns(sampled(np.array([[0.3, -1, 2, 0.5, 0]]), scale), scale)
+        tolerance = 1e-5 if 32 % scale == 0 else 5e-3  # parts of a cell are taken as constant
+        assert correlation.averaged(fine, scale) == pytest.approx(coarse, abs=tolerance)
+    with pytest.raises(InputError, match="4 x 4 cannot be averaged to 8 x 8"):
+        correlation.averaged(fine[:, :4, :4], 8)
+
+
+def test_total_variation_tells_functions_from_noise():
+    """A ramp x on [-1, 1] goes 2 along a row and 0 along a column, at standard deviation 1 / sqrt(3)."""
+    ramp = patterns(sampled(np.array([[0, 1, 0, 0, 0]]), 64), 64)
+    assert correlation.total_variation(ramp) == pytest.approx(3**0.5, rel=0.05)
+    noise = np.random.default_rng(8).standard_normal((20, 32, 32))
+    assert correlation.total_variation(noise).mean() == pytest.approx(31 * 2 / np.pi**0.5, rel=0.05)
+
+
+def test_continuity_of_a_multi_scale_model(tiny_model):
+    table = correlation.continuity("m", tiny_model("igconv"), (2, 3, 8, 32))
+    assert tuple(table.columns) == correlation.CONTINUITY
+    assert len(table) == 4 * 6
+    fine = table[table.scale == 32]
+    assert fine.correlation.to_numpy() == pytest.approx(1)
+    assert (fine.total_variation < fine.total_variation_shuffled).all()
+    assert table[table.scale == 8].correlation.min() > 0.9
 
 
 def test_bad_input_is_named():

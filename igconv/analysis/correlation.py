@@ -13,7 +13,8 @@ trained models need not share their channel order (nor sign), the mean over the 
 
 A limit of any channel-wise comparison: where the last features are read and written by linear maps only (EDSR's
 residual stream), an invertible mixture of channels gives the same network, so models can agree without any channel
-matching. A large p-value here therefore says "no common channels", not "no common function".
+matching. A large p-value here therefore says "no common channels", not "no common function"; `alignment`
+undoes the mixture first. `continuity` says how continuous the kernels of one IGConv are.
 """
 
 import numpy as np
@@ -23,14 +24,16 @@ from torch import Tensor
 
 from igconv.errors import InputError, choose, positive_integer
 from igconv.hypernetwork import subpixel_centres
+from igconv.tables import mean_interval
 
 GREY = (0.2126, 0.7152, 0.0722)
 # L2 norms of 1, x, y, xy on [-1, 1]^2 with unit total mass.
 BASIS_NORMS = np.array([1, 3**-0.5, 3**-0.5, 1 / 3])
 STATISTICS = ("same channel", "matched", "matched up to sign")
 NULLS = ("channel order", "coefficients shuffled", "kernels turned")
-COLUMNS = ("model_a", "model_b", "scale_a", "scale_b", "channels", "constant", "statistic", "value", "null",
-           "null_mean", "null_q95", "p_value", "permutations")  # fmt: skip
+COLUMNS = ("comparison", "model_a", "model_b", "scale_a", "scale_b", "channels", "constant", "statistic", "value",
+           "value_low", "value_high", "null", "null_mean", "null_q95", "p_value", "permutations")  # fmt: skip
+CONTINUITY = ("model", "channel", "scale", "correlation", "total_variation", "total_variation_shuffled")
 
 
 def kernel(model, scale: int) -> Tensor:
@@ -58,19 +61,25 @@ def patterns(kernels: Tensor, scale: int) -> np.ndarray:
     return torch.einsum("kijc,k->cij", colours, torch.tensor(GREY, dtype=torch.float64)).numpy()
 
 
-def coefficients(patterns: np.ndarray) -> np.ndarray:
-    """Least-squares coefficients (C, 4) of patterns (C, r, r), r >= 2, on {1, x, y, xy} at the cell centres.
+def basis(scale: int) -> np.ndarray:
+    """1, x, y, xy at the r^2 centres of the cell, sub-row first: (r^2, 4). x runs along sub-columns, y along sub-rows.
 
-    x runs along sub-columns, y along sub-rows. One continuous function a + b x + c y + d xy has the same
-    coefficients at every r. Scaled by the norms of the basis: dot products are L2 inner products on the cell.
+    Raises InputError at x1, whose one sub-pixel carries no pattern.
     """
-    scale = patterns.shape[-1]
     if scale < 2:
         raise InputError("x1 has one sub-pixel; a pattern needs a scale of at least 2")
     centres = subpixel_centres(scale, dtype=torch.float64).numpy()
     x, y = np.meshgrid(centres, centres)
-    basis = np.stack([np.ones_like(x), x, y, x * y], axis=-1).reshape(-1, 4)
-    solution = np.linalg.lstsq(basis, patterns.reshape(len(patterns), -1).T, rcond=None)[0]
+    return np.stack([np.ones_like(x), x, y, x * y], axis=-1).reshape(-1, 4)
+
+
+def coefficients(patterns: np.ndarray) -> np.ndarray:
+    """Least-squares coefficients (C, 4) of patterns (C, r, r), r >= 2, on {1, x, y, xy} at the cell centres.
+
+    One continuous function a + b x + c y + d xy has the same coefficients at every r. Scaled by the norms of the
+    basis: dot products are L2 inner products on the cell.
+    """
+    solution = np.linalg.lstsq(basis(patterns.shape[-1]), patterns.reshape(len(patterns), -1).T, rcond=None)[0]
     return solution.T * BASIS_NORMS
 
 
@@ -82,15 +91,20 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a / norms[0]) @ (b / norms[1]).T
 
 
-def _statistic(a: np.ndarray, b: np.ndarray, statistic: str) -> float:
+def _matched(a: np.ndarray, b: np.ndarray, statistic: str) -> np.ndarray:
+    """Cosines (C) of the pairs of channels that a statistic is the mean of."""
     from scipy.optimize import linear_sum_assignment
 
     similarity = _cosines(a, b)
     if statistic == "same channel":
-        return float(np.trace(similarity) / len(similarity))
+        return np.diag(similarity)
     if statistic == "matched up to sign":
         similarity = np.abs(similarity)
-    return float(similarity[linear_sum_assignment(similarity, maximize=True)].mean())
+    return similarity[linear_sum_assignment(similarity, maximize=True)]
+
+
+def _statistic(a: np.ndarray, b: np.ndarray, statistic: str) -> float:
+    return float(_matched(a, b, statistic).mean())
 
 
 def _turned(b: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -122,7 +136,8 @@ def permutation_test(
             if patterns of a channel are as likely in each orientation, as training with such augmentation suggests.
 
     Returns:
-        value, null, null_mean, null_q95, p_value = (1 + #{null >= value}) / (1 + permutations), permutations.
+        value, its 95 % bootstrap interval over the pairs of channels (a matching is kept as it is), null, null_mean,
+        null_q95, p_value = (1 + #{null >= value}) / (1 + permutations), permutations.
     """
     choose(statistic, STATISTICS, "statistic"), choose(null, NULLS, "null hypothesis")
     if (null == "channel order") != (statistic == "same channel"):
@@ -130,17 +145,18 @@ def permutation_test(
     if a.shape != b.shape or len(a) < 4:
         raise InputError(f"two arrays of at least 4 equal channels are needed, got {a.shape} and {b.shape}")
     rng = np.random.default_rng(seed)
-    value = _statistic(a, b, statistic)
+    value, low, high = mean_interval(_matched(a, b, statistic), seed=seed)
     draws = np.array([_statistic(a, _null_sample(b, null, rng), statistic) for _ in range(permutations)])
     return dict(
-        value=value, null=null, null_mean=draws.mean(), null_q95=np.quantile(draws, 0.95),
+        value=value, value_low=low, value_high=high, null=null,
+        null_mean=draws.mean(), null_q95=np.quantile(draws, 0.95),
         p_value=(1 + np.sum(draws >= value - 1e-12)) / (1 + permutations), permutations=permutations,
     )  # fmt: skip
 
 
 def compare(
     name_a: str, kernels_a: Tensor, scale_a: int, name_b: str, kernels_b: Tensor, scale_b: int,
-    permutations: int = 999, seed: int = 0,
+    permutations: int = 999, seed: int = 0, comparison: str = "",
 ) -> pd.DataFrame:  # fmt: skip
     """All statistics for two kernel banks (3 r^2, C, k, k) of equally many channels: `COLUMNS`, a row per test."""
     a, b = coefficients(patterns(kernels_a, scale_a)), coefficients(patterns(kernels_b, scale_b))
@@ -153,9 +169,78 @@ def compare(
         for statistic in STATISTICS:
             for null in NULLS[:1] if statistic == "same channel" else NULLS[1:]:
                 test = permutation_test(a[:, first:], b[:, first:], statistic, null, permutations, seed)
-                rows.append(dict(model_a=name_a, model_b=name_b, scale_a=scale_a, scale_b=scale_b, channels=len(a),
-                                 constant=constant, statistic=statistic, **test))  # fmt: skip
+                rows.append(dict(comparison=comparison, model_a=name_a, model_b=name_b, scale_a=scale_a,
+                                 scale_b=scale_b, channels=len(a), constant=constant, statistic=statistic,
+                                 **test))  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def adjusted(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with ``p_holm``: Holm's correction over the pairs of models that share statistic, constant and null.
+
+    Within such a family, the chance of any false "p_holm < 0.05" is at most 5 %, however the tests depend on each
+    other. Different statistics are different questions and are not corrected for each other.
+    """
+    table = table.assign(p_holm=np.nan)
+    for _, part in table.groupby(["statistic", "constant", "null"]):
+        ordered = part.p_value.sort_values()
+        factors = np.arange(len(ordered), 0, -1)
+        table.loc[ordered.index, "p_holm"] = np.maximum.accumulate(np.minimum(1, factors * ordered.to_numpy()))
+    return table
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """Per comparison, constant and statistic: pairs, range of the value, and in how many pairs it is beyond chance,
+    that is p_holm < 0.05 under every null hypothesis that applies."""
+    key = ["comparison", "constant", "statistic"]
+    pair = [*key, "model_a", "model_b", "scale_a", "scale_b"]
+    pairs = table.groupby(pair, sort=False).agg(
+        value=("value", "first"), p_holm=("p_holm", "max"), chance=("null_mean", "max")
+    )
+    pairs["beyond"] = pairs.p_holm < 0.05
+    return pairs.groupby(key, sort=False).agg(
+        pairs=("value", "size"), least=("value", "min"), mean=("value", "mean"), largest=("value", "max"),
+        chance=("chance", "mean"), beyond_chance=("beyond", "sum"),
+    ).reset_index()  # fmt: skip
+
+
+def averaged(patterns: np.ndarray, scale: int) -> np.ndarray:
+    """Patterns (C, R, R) averaged over each of scale x scale equal cells, R >= scale: (C, scale, scale)."""
+    fine = patterns.shape[-1]
+    if fine < scale:
+        raise InputError(f"a pattern of {fine} x {fine} cannot be averaged to {scale} x {scale}")
+    edges, cells = (np.arange(n + 1) / n for n in (fine, scale))
+    overlap = np.minimum(cells[1:, None], edges[1:]) - np.maximum(cells[:-1, None], edges[:-1])
+    weights = np.clip(overlap, 0, None) * scale
+    return weights @ patterns @ weights.T
+
+
+def total_variation(patterns: np.ndarray) -> np.ndarray:
+    """Path length of patterns (C, r, r) along rows and columns in units of their standard deviation: (C,).
+
+    Sum of the steps along a row (column), mean over rows and columns. Of a continuous function sampled more and more
+    finely it tends to a limit; of independent numbers it grows with r - 1.
+    """
+    steps = [np.abs(np.diff(patterns, axis=axis)).sum(axis).mean(-1) for axis in (-1, -2)]
+    return (steps[0] + steps[1]) / 2 / patterns.std(axis=(-2, -1))
+
+
+def continuity(name: str, model, scales=(2, 3, 4, 8, 32), seed: int = 0) -> pd.DataFrame:
+    """How far the patterns of a multi-scale model are samples of one continuous function: `CONTINUITY`, per channel.
+
+    ``correlation``: Pearson's between the pattern at r and that of the largest scale averaged down to r x r.
+    ``total_variation``: see there; ``.._shuffled`` is that of the same numbers in random places.
+    """
+    finest, rng, rows = max(scales), np.random.default_rng(seed), []
+    fine = patterns(kernel(model, finest), finest)
+    for scale in scales:
+        values, reduced = patterns(kernel(model, scale), scale), averaged(fine, scale)
+        mixed = rng.permuted(values.reshape(len(values), -1), axis=1).reshape(values.shape)
+        a, b = ((z - z.mean((1, 2), keepdims=True)).reshape(len(z), -1) for z in (values, reduced))
+        rows.append(pd.DataFrame(dict(model=name, channel=np.arange(len(a)), scale=scale,
+                                      correlation=np.diag(_cosines(a, b)), total_variation=total_variation(values),
+                                      total_variation_shuffled=total_variation(mixed))))  # fmt: skip
+    return pd.concat(rows, ignore_index=True)[list(CONTINUITY)]
 
 
 def pattern_table(name: str, model, scales, channels: int = 12) -> pd.DataFrame:
