@@ -52,6 +52,23 @@ def load(name: str) -> SuperResolver:
     return model.eval()
 
 
+def triples(runnable_only: bool = True) -> dict[str, dict[int, str]]:
+    """Fixed-scale models of one architecture and one training set: {"SMFANet+ DF2K": {2: name, 3: name, 4: name}, ...}.
+
+    ``runnable_only`` leaves out those whose encoder is not here, of which only `spconv_kernel` can be read.
+    Raises InputError when a scale of a triple is not in the catalogue.
+    """
+    found: dict[str, dict[int, str]] = {}
+    for name, entry in weights.catalogue().items():
+        if entry.upsampler and (entry.architecture in ENCODERS or not runnable_only):
+            found.setdefault(f"{entry.architecture} {entry.training}", {})[entry.scales[0]] = name
+    for title, models in found.items():
+        for scale in (2, 3, 4):
+            if scale not in models:
+                raise InputError(f"{title} has no published model for x{scale}; a comparison across scales needs it")
+    return {title: dict(sorted(models.items())) for title, models in found.items()}
+
+
 def spconv_kernel(name: str) -> Tensor:
     """SPConv kernel of a published fixed-scale model: (3 r^2, C, 3, 3), ordered colour, sub-row, sub-column."""
     fixed = [key for key, entry in weights.catalogue().items() if entry.upsampler]

@@ -72,6 +72,16 @@ def test_profiles_name_models_that_can_be_run(profile):
     assert set(study.PUBLISHED[profile]) <= set(published.runnable())
 
 
+def test_triples_of_one_architecture_and_one_training_set(monkeypatch):
+    assert published.triples()["SMFANet+ DF2K"] == {s: f"smfanet_plus_df2k_x{s}" for s in (2, 3, 4)}
+    assert list(published.triples()) == ["SMFANet DIV2K", "SMFANet+ DF2K", "SMFANet+ DIV2K"]
+    assert set(published.triples(runnable_only=False)) - set(published.triples()) == {"BSRN DF2K", "LKDN DF2K"}
+    left = {name: entry for name, entry in weights.catalogue().items() if name != "smfanet_plus_df2k_x3"}
+    monkeypatch.setattr(weights, "catalogue", lambda: left)
+    with pytest.raises(InputError, match=r"SMFANet\+ DF2K has no published model for x3"):
+        published.triples()
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("name", [f"{net}_x{scale}" for net in ("bsrn", "lkdn") for scale in (2, 3, 4)])
 def test_other_spconv_kernels_can_be_read(data_root, name):
