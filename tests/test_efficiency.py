@@ -1,15 +1,13 @@
-"""Costs against hand counts; budgets from files a training leaves."""
-
-import math
-from dataclasses import replace
+"""Costs against hand counts."""
 
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from igconv import IGConv, build_model, checkpoints, results, study
+from igconv import IGConv, InputError, build_model, figures
 from igconv.analysis import efficiency
+from igconv.analysis.budget import stored_parameters
 
 
 def test_flops_of_a_convolution_equal_the_hand_count():
@@ -82,40 +80,64 @@ def test_generation_grows_with_the_number_of_kernels():
     assert table.flops[1] > 3 * table.flops[0]
 
 
-@pytest.fixture
-def trained(tmp_path, monkeypatch):
-    """Runs of a study with the files a finished training leaves; one of them was not made."""
-    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path))
-    base = next(iter(study.runs("smoke").values()))
-    runs = [replace(base, upsampler="spconv", scales=(s,)) for s in (2, 3, 4)]
-    runs += [replace(base, upsampler="igconv", scales=(2, 3, 4)), replace(base, upsampler="igconv+", scales=(2, 3, 4))]
+def test_the_first_call_makes_the_kernels_every_time():
+    """It is measured with the hyper-network's work in it: FLOPs of both add up, and more memory is held."""
+    table = efficiency.upsampler_costs(6, 7, channels=8, seconds=0).set_index(["upsampler", "form"])
+    assert (table.loc["SPConv"].index == ["as trained"]).all()
+    for name, plus in (("IGConv", False), ("IGConv+", True)):
+        first, later, fixed = (table.loc[name, form] for form in (efficiency.FIRST_CALL, "as trained", "instantiated"))
+        head = efficiency.heads(8, 2)[name, "as trained"]
+        with torch.no_grad():
+            made = efficiency.flops(lambda head=head: head.upsampler.hyper.generate(2))
+            made += efficiency.flops(lambda head=head: head.sampler.hyper.generate(2)) if plus else 0
+        assert first.flops == later.flops + made
+        assert first.peak_memory_mib > later.peak_memory_mib > fixed.peak_memory_mib
+        assert first.latency_ms > fixed.latency_ms
+
+
+def test_sweeps_have_each_point_once():
+    points = efficiency.sweep_points([(2, 4), (4, 8)], (2, 3), at=(2, 4))
+    assert points == [(2, 4, 2), (4, 8, 2), (2, 4, 3)]
+    with pytest.raises(InputError, match="scale must be an integer"):
+        efficiency.sweep_points([(2, 4)], (0.5,), at=(2, 4))
+
+
+def test_final_forms_are_the_papers_four():
+    table = efficiency.final_forms(efficiency.upsampler_costs(4, 4, channels=4, seconds=0))
+    assert table.upsampler.tolist() == ["SPConv", "SPConv+", "IGConv", "IGConv+"]
+
+
+@pytest.mark.parametrize(("encoder", "side"), [("edsr_tiny", 11), ("smfanet", 16)])
+def test_encoder_costs_on_fake_tensors_equal_those_of_runs(encoder, side):
+    table = efficiency.encoder_costs(encoder, side).set_index("upsampler")
+    assert table.index.tolist() == ["SPConv", "IGConv", "IGConv+"]
+    for name, row in table.iterrows():
+        model = build_model(encoder, name.lower(), scales=(2,)).instantiate(2)
+        ran = efficiency.cost(model, (torch.rand(1, 3, side, side),), seconds=0)
+        for column in ("parameters", "flops", "peak_memory_mib"):
+            assert row[column] == ran[column], (name, column)
+
+
+def test_encoder_costs_add_the_head_to_the_encoder():
+    table = efficiency.encoder_costs("edsr_tiny", 8).set_index("upsampler")
+    assert (table.parameters - table.encoder_parameters).tolist() == [27 * 24 * 4 + 12, 27 * 24 * 4, 135 * 24 * 4]
+    assert table.flops["SPConv"] == table.flops["IGConv"] == table.flops["IGConv+"] - 2 * 64 * 48 * 24 * 9
+    with pytest.raises(InputError, match="unknown encoder 'x'"):
+        efficiency.encoder_costs("x", 8)
+
+
+def test_figures_of_costs_are_drawn():
+    costs = pd.concat([efficiency.upsampler_costs(h, 2 * h, 4, r, seconds=0) for h, r in ((4, 2), (8, 2), (4, 3))])
     torch.manual_seed(0)
-    for run in runs[:-1]:
-        folder = results.run_folder(run.profile, run.name)
-        model = build_model(run.encoder, run.upsampler, **run.model_options())
-        checkpoints.save(model, folder / "model.safetensors")
-        pd.DataFrame(dict(step=[3, 6], seconds=[1.0, 2.5])).to_csv(folder / "record.csv", index=False)
-        results.write_json(dict(device="abacus"), folder / "provenance.json")
-    return runs
-
-
-def test_training_budget_of_three_models_against_one(trained):
-    budget = efficiency.training_budget(trained)
-    assert len(budget) == 4
-    assert set(budget.training_seconds) == {2.5}
-    assert set(budget.images) == {6 * trained[0].batch}
-    model = build_model(trained[3].encoder, "igconv", **trained[3].model_options())
-    assert budget.stored_parameters.iloc[3] == efficiency.parameters(model)
-    summary = efficiency.budget_summary(budget)
-    three, one = summary.iloc[0], summary.iloc[1]
-    assert (three.upsampler, three.models, three.scales) == ("spconv", 3, "2-3-4")
-    assert (one.upsampler, one.models) == ("igconv", 1)
-    assert math.isclose(three.training_seconds, 7.5)
-    assert three.images == 3 * one.images
-    assert three.stored_parameters == budget.stored_parameters.iloc[:3].sum()
-
-
-def test_a_missing_scale_of_a_triple_gives_no_sum(trained):
-    budget = efficiency.training_budget([trained[0], trained[1], trained[3]])
-    assert efficiency.budget_summary(budget).upsampler.tolist() == ["igconv"]
-    assert efficiency.budget_summary(efficiency.training_budget([])).empty
+    models = {"SPConv": (build_model("edsr_tiny", "spconv", scales=(2,), channels=4, blocks=1), 2)}
+    whole = pd.concat([efficiency.model_costs(models, side, side, seconds=0) for side in (4, 8)]).assign(encoder="e")
+    drawn = (
+        figures.cost_sweep(costs, (4, 8)), figures.model_sweep(whole),
+        figures.encoder_costs(efficiency.encoder_costs("edsr_tiny", 8)),
+        figures.stored_parameters(stored_parameters("edsr_tiny")),
+    )  # fmt: skip
+    for figure in drawn:
+        assert figure._repr_png_().startswith(b"\x89PNG")
+        assert all(axis.get_xlabel() or axis.get_ylabel() for axis in figure.axes[:1])
+    with pytest.raises(InputError, match="no costs for LR 9x5 px"):
+        figures.cost_sweep(costs, (5, 9))

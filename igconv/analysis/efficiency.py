@@ -1,4 +1,4 @@
-"""What it costs: latency, parameters, memory and FLOPs of upsamplers and models, kernel generation, training budget.
+"""What it costs: latency, parameters, memory and FLOPs of upsamplers, of their kernels and of whole models.
 
 Conventions: latency is the median over repeats after warm-up, CUDA events on a GPU and the wall clock on a CPU,
 batch 1, float32, no gradients, PyTorch's default precision settings. FLOPs count 2 per multiply-add of convolutions
@@ -6,15 +6,18 @@ and matrix products (``torch.utils.flop_counter``; sampling and elementwise work
 largest sum of the inputs, the weights and the tensors that the forward holds at a time, in MiB: on a GPU by the
 caching allocator's counter (scratch space of the convolutions included), on a CPU by counting tensors (scratch space
 inside an operation unseen).
-IGConv in eval mode reuses its kernels; making them is measured apart (`generation_time`).
+IGConv in eval mode reuses its kernels. The form "as trained" is any call but the first, "as trained, first call" has
+no kernels yet, "instantiated" has them stored. What the hyper-network takes alone is `generation_time`.
+FLOPs and memory depend on shapes only. For whole models of every encoder (`encoder_costs`) they are counted on fake
+tensors, which have shapes and no values: the same numbers as of a run (tested) without its time.
 
 Source of the set-up: the paper's Figure 1(a), 64 channels at 640x360, x2; the authors' ``test_direct_metrics``.
 """
 
-import json
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import pandas as pd
 import torch
@@ -24,10 +27,15 @@ from torch.utils._pytree import tree_leaves
 
 from igconv import results
 from igconv.errors import positive_integer
-from igconv.study import Run
+from igconv.model import build_model
+from igconv.tables import NAMES
 from igconv.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
 
 MIB = 2**20
+# Selective scans make thousands of small operations. As fake tensors they would take minutes, so the encoders that
+# have them are run, at this side in px.
+SCANS = {"mambair": 16, "mambair_light": 16, "mambair_light_baseline": 16}
+FIRST_CALL = "as trained, first call"
 COSTS = ("latency_ms", "latency_q25_ms", "latency_q75_ms", "repeats", "parameters", "peak_memory_mib", "flops",
          "device", "threads")  # fmt: skip
 
@@ -136,13 +144,22 @@ class _LiveTensors(TorchDispatchMode):
 
 
 @torch.no_grad()
-def cost(module: nn.Module, inputs: Sequence[Tensor | int], device="cpu", seconds: float = 1.5) -> dict:
-    """`COSTS` of ``module(*inputs)``; the first call, which may make kernels, is in none of them."""
+def cost(
+    module: nn.Module, inputs: Sequence[Tensor | int], device="cpu", seconds: float = 1.5, first_call: bool = False
+) -> dict:
+    """`COSTS` of ``module(*inputs)`` with kernels that are there already, or with ``first_call`` made in every call."""
     module = module.to(device).eval()
     inputs = [x.to(device) if isinstance(x, Tensor) else x for x in inputs]
-    call = lambda: module(*inputs)  # noqa: E731
+
+    def call():
+        if first_call:
+            module.eval()  # hyper-networks forget their kernels
+        return module(*inputs)
+
     call()
     count: list[int] = []
+    if first_call:
+        module.eval()
     peak = allocated_peak(lambda: count.append(flops(call)), device)
     there = sum(t.numel() * t.element_size() for t in (*inputs, *module.parameters()) if isinstance(t, Tensor))
     times = pd.Series(latencies(call, device, seconds))
@@ -156,14 +173,32 @@ def cost(module: nn.Module, inputs: Sequence[Tensor | int], device="cpu", second
 def upsampler_costs(
     height: int = 360, width: int = 640, channels: int = 64, scale: int = 2, device="cpu", seconds: float = 1.5
 ) -> pd.DataFrame:
-    """The four upsamplers alone: upsampler, form, channels, scale, lr_height_px, lr_width_px and `COSTS`."""
+    """The four upsamplers alone: upsampler, form, channels, scale, lr_height_px, lr_width_px and `COSTS`.
+
+    IGConv and IGConv+ come in the forms "as trained, first call", "as trained" (later calls) and "instantiated".
+    """
     lr, features = torch.rand(1, 3, height, width), torch.randn(1, channels, height, width)
     facts = dict(channels=channels, scale=scale, lr_height_px=height, lr_width_px=width)
     rows = []
     for (name, form), head in heads(channels, positive_integer(scale, "scale")).items():
         inputs = (features,) if head.sampler is None else (features, lr)
+        if form == "as trained" and hasattr(head.upsampler, "kernel_bank"):
+            first = cost(head, inputs, device, seconds, first_call=True)
+            rows.append(dict(upsampler=name, form=FIRST_CALL, **facts, **first))
         rows.append(dict(upsampler=name, form=form, **facts, **cost(head, inputs, device, seconds)))
     return pd.DataFrame(rows)
+
+
+def sweep_points(
+    sizes: Sequence[tuple[int, int]], scales: Sequence[int], at: tuple[int, int]
+) -> list[tuple[int, int, int]]:
+    """(LR height, LR width, scale) of a sweep over sizes at x2 and one over scales at one size; each point once."""
+    return list(dict.fromkeys([(h, w, 2) for h, w in sizes] + [(*at, positive_integer(s, "scale")) for s in scales]))
+
+
+def final_forms(costs: pd.DataFrame) -> pd.DataFrame:
+    """The rows that the paper shows: SPConv and SPConv+ as they are, IGConv and IGConv+ instantiated."""
+    return costs[(costs.form == "instantiated") | costs.upsampler.isin(["SPConv", "SPConv+"])]
 
 
 def model_costs(
@@ -185,6 +220,60 @@ def model_costs(
 
 
 @torch.no_grad()
+def counted(call: Callable[[Tensor], object], height: int, width: int, fake: bool = True) -> tuple[int, float]:
+    """(FLOPs, most bytes in new tensors at a time) of ``call(lr)``, lr (1, 3, height, width) on the CPU.
+
+    On fake tensors unless ``fake`` is False. Memory is that of the code for the CPU.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    count: list[int] = []
+    with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext():
+        lr = torch.zeros(1, 3, height, width)
+        peak = allocated_peak(lambda: count.append(flops(lambda: call(lr))))
+    return count[0], peak
+
+
+class _Stub(nn.Module):
+    """Stands for an encoder whose cost is known: features of its shape, made of nothing."""
+
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.out_channels = encoder.out_channels
+        self.pad_to, self.pad_mode = getattr(encoder, "pad_to", 1), getattr(encoder, "pad_mode", "reflect")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_empty(len(x), self.out_channels, *x.shape[-2:])
+
+
+def encoder_costs(encoder: str, side: int, scale: int = 2, upsamplers=("spconv", "igconv", "igconv+")) -> pd.DataFrame:
+    """Whole models of one encoder, instantiated, for an LR image of side x side px: a row per upsampler.
+
+    Columns: encoder, upsampler, form, scale, lr_height_px, lr_width_px, encoder_parameters, parameters, flops,
+    peak_memory_mib. The encoder is counted once; FLOPs add up, memory is that of the larger half of the forward.
+    Encoders of `SCANS` have a side of their own. Raises InputError for an unknown encoder and for one whose optional
+    package is missing.
+    """
+    rows, module, fake, side = [], encoder, encoder not in SCANS, SCANS.get(encoder, side)
+    for name in upsamplers:
+        model = build_model(module, name, scales=(scale,)).eval()
+        if not rows:
+            module = model.encoder  # made once
+            encoder_flops, encoder_peak = counted(model.encode, side, side, fake)
+        model.encoder = _Stub(module)
+        fixed = model.instantiate(scale)
+        head_flops, head_peak = counted(fixed, side, side, fake)
+        own, total = parameters(module), parameters(module) + parameters(fixed)
+        there = 4 * (3 * side**2 + total)
+        rows.append(dict(
+            encoder=encoder, upsampler=NAMES[name], form="instantiated", scale=scale, lr_height_px=side,
+            lr_width_px=side, encoder_parameters=own, parameters=total, flops=encoder_flops + head_flops,
+            peak_memory_mib=(there + max(encoder_peak, head_peak)) / MIB,
+        ))  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
 def generation_time(
     upsampler: IGConv, scales: Sequence[int] = (2, 3, 4, 8, 16, 32), device="cpu", seconds: float = 0.5
 ) -> pd.DataFrame:
@@ -199,50 +288,3 @@ def generation_time(
                          repeats=len(times), flops=count, device=results.device_name(device),
                          threads=torch.get_num_threads()))  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def training_budget(runs: Sequence[Run]) -> pd.DataFrame:
-    """What each finished run took: run, encoder, upsampler, variant, scales, seed, steps, images, training_seconds,
-    stored_parameters, device. Runs that were not made are left out."""
-    from igconv.checkpoints import read_weights
-
-    rows = []
-    for run in runs:
-        folder = results.run_folder(run.profile, run.name)
-        if not all((folder / name).is_file() for name in ("record.csv", "provenance.json", "model.safetensors")):
-            continue
-        record, facts = pd.read_csv(folder / "record.csv"), json.loads((folder / "provenance.json").read_text())
-        weights = read_weights(folder / "model.safetensors")
-        rows.append(dict(
-            run=run.name, encoder=run.encoder, upsampler=run.upsampler, variant=run.variant,
-            scales="-".join(map(str, run.scales)), seed=run.seed, steps=int(record.step.iloc[-1]),
-            images=int(record.step.iloc[-1]) * run.batch, training_seconds=float(record.seconds.iloc[-1]),
-            stored_parameters=sum(t.numel() for t in weights.values()), device=facts["device"],
-        ))  # fmt: skip
-    return pd.DataFrame(rows, columns=["run", "encoder", "upsampler", "variant", "scales", "seed", "steps", "images",
-                                       "training_seconds", "stored_parameters", "device"])  # fmt: skip
-
-
-def budget_summary(budget: pd.DataFrame) -> pd.DataFrame:
-    """Three fixed-scale models against one multi-scale model, rows of `training_budget` (of one variant each).
-
-    Sums over the fixed-scale runs of an encoder, upsampler, variant and seed that together cover all scales of the
-    multi-scale runs, which stay as they are. Columns: encoder, upsampler, variant, seed, models, scales, steps,
-    images, training_seconds, stored_parameters, device.
-    """
-    several = budget.scales.astype(str).str.contains("-")
-    multi = budget[several]
-    wanted = set("-".join(multi.scales).split("-")) if len(multi) else set()
-    rows = []
-    for key, group in budget[~several].groupby(["encoder", "upsampler", "variant", "seed"], dropna=False):
-        if wanted and wanted <= set(group.scales.astype(str)):
-            group = group[group.scales.astype(str).isin(wanted)]
-            sums = group[["steps", "images", "training_seconds", "stored_parameters"]].sum().to_dict()
-            rows.append(dict(zip(("encoder", "upsampler", "variant", "seed"), key, strict=True), models=len(group),
-                             scales="-".join(sorted(wanted, key=int)), **sums,
-                             device=" / ".join(group.device.unique())))  # fmt: skip
-    table = pd.concat([pd.DataFrame(rows), multi.drop(columns="run").assign(models=1)], ignore_index=True)
-    table = table.reindex(columns=["encoder", "upsampler", "variant", "seed", "models", "scales", "steps", "images",
-                                   "training_seconds", "stored_parameters", "device"])  # fmt: skip
-    # Sums of a row of mixed types come as floats; counts are counts.
-    return table.astype({"steps": int, "images": int, "stored_parameters": int})

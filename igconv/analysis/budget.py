@@ -1,0 +1,109 @@
+"""What several fixed-scale models cost against one multi-scale model: training and storage.
+
+Training is what finished runs recorded. Storage needs no training: it follows from the architecture, and is counted
+for every encoder with the fixed-scale upsampler that the paper compares it with.
+"""
+
+import json
+from collections.abc import Sequence
+
+import pandas as pd
+
+from igconv import results, study
+from igconv.encoders import ENCODERS
+from igconv.errors import choose
+from igconv.model import build_model
+from igconv.study import Run
+from igconv.tables import BASELINE_OF, MAIN_VARIANTS, NAMES, PAPER_ENCODERS
+
+STORED = ("encoder", "paper_encoder", "baseline", "model", "scales", "fixed_models", "fixed_parameters",
+          "multi_parameters", "ratio")  # fmt: skip
+
+
+def training_budget(runs: Sequence[Run]) -> pd.DataFrame:
+    """What each finished run took: run, encoder, upsampler, variant, scales, seed, steps, images, training_seconds,
+    stored_parameters, device. Runs that were not made are left out."""
+    from igconv.checkpoints import read_weights
+
+    rows = []
+    for run in runs:
+        folder = results.run_folder(run.profile, run.name)
+        if not all((folder / name).is_file() for name in ("record.csv", "provenance.json", "model.safetensors")):
+            continue
+        record, facts = pd.read_csv(folder / "record.csv"), json.loads((folder / "provenance.json").read_text())
+        weights = read_weights(folder / "model.safetensors")
+        rows.append(dict(
+            run=run.name, encoder=run.encoder, upsampler=run.upsampler, variant=run.variant,
+            scales="-".join(map(str, run.scales)), seed=run.seed, steps=int(record.step.iloc[-1]),
+            images=int(record.step.iloc[-1]) * run.batch, training_seconds=float(record.seconds.iloc[-1]),
+            stored_parameters=sum(t.numel() for t in weights.values()), device=facts["device"],
+        ))  # fmt: skip
+    return pd.DataFrame(rows, columns=["run", "encoder", "upsampler", "variant", "scales", "seed", "steps", "images",
+                                       "training_seconds", "stored_parameters", "device"])  # fmt: skip
+
+
+def budget_summary(budget: pd.DataFrame) -> pd.DataFrame:
+    """Three fixed-scale models against one multi-scale model, rows of `training_budget` (of one variant each).
+
+    Sums over the fixed-scale runs of an encoder, upsampler, variant and seed that together cover all scales of the
+    multi-scale runs, which stay as they are. Columns: encoder, upsampler, variant, seed, models, scales, steps,
+    images, training_seconds, stored_parameters, device.
+    """
+    several = budget.scales.astype(str).str.contains("-")
+    multi = budget[several]
+    wanted = set("-".join(multi.scales).split("-")) if len(multi) else set()
+    rows = []
+    for key, group in budget[~several].groupby(["encoder", "upsampler", "variant", "seed"], dropna=False):
+        if wanted and wanted <= set(group.scales.astype(str)):
+            group = group[group.scales.astype(str).isin(wanted)]
+            sums = group[["steps", "images", "training_seconds", "stored_parameters"]].sum().to_dict()
+            rows.append(dict(zip(("encoder", "upsampler", "variant", "seed"), key, strict=True), models=len(group),
+                             scales="-".join(sorted(wanted, key=int)), **sums,
+                             device=" / ".join(group.device.unique())))  # fmt: skip
+    table = pd.concat([pd.DataFrame(rows), multi.drop(columns="run").assign(models=1)], ignore_index=True)
+    table = table.reindex(columns=["encoder", "upsampler", "variant", "seed", "models", "scales", "steps", "images",
+                                   "training_seconds", "stored_parameters", "device"])  # fmt: skip
+    # Sums of a row of mixed types come as floats; counts are counts.
+    return table.astype({"steps": int, "images": int, "stored_parameters": int})
+
+
+def fixed_baseline(encoder: str) -> Run | None:
+    """The fixed-scale run of the paper profile that an encoder's multi-scale models are compared with, if any."""
+    fixed = [run for run in study.runs("paper").values() if len(run.scales) == 1 and run.variant in MAIN_VARIANTS]
+    return next((run for run in fixed if BASELINE_OF.get(run.encoder, run.encoder) == encoder), None)
+
+
+def stored_parameters(encoder: str, scales: Sequence[int] = (2, 3, 4)) -> pd.DataFrame:
+    """Parameters of one fixed-scale model per scale against one IGConv or IGConv+ model in the form that is trained.
+
+    The fixed-scale upsampler (and encoder, where it is another one) is that of the paper profile; where the paper has
+    no fixed-scale row it is SPConv, the smallest. Counts parameters, no buffers; instantiated copies are not counted.
+
+    Args:
+        encoder: a name in `igconv.encoders.ENCODERS`.
+
+    Returns:
+        `STORED`, a row for IGConv and one for IGConv+; ``paper_encoder`` is empty where the paper has no row, and
+        ``ratio`` is multi over fixed.
+
+    Raises:
+        InputError: an unknown encoder, or one whose optional package is missing.
+    """
+    choose(encoder, ENCODERS, "encoder")
+    run = fixed_baseline(encoder)
+    baseline, options = (run.upsampler, run.model_options() | dict(scales=scales)) if run else ("spconv", {})
+    # Heads for all scales in one model: each further fixed-scale model has its own copy of all but the head.
+    together = build_model(run.encoder if run else encoder, baseline, **{"scales": scales, **options})
+    heads = _count(together.upsampler)
+    fixed = heads + len(scales) * (_count(together) - heads)
+    module = together.encoder if together.config["encoder"] == encoder else encoder
+    rows = []
+    for name in ("igconv", "igconv+"):
+        multi = _count(build_model(module, name, scales=scales))
+        rows.append((encoder, PAPER_ENCODERS.get(encoder, ""), NAMES[baseline], NAMES[name],
+                     "-".join(map(str, scales)), len(scales), fixed, multi, multi / fixed))  # fmt: skip
+    return pd.DataFrame(rows, columns=list(STORED))
+
+
+def _count(module) -> int:
+    return sum(p.numel() for p in module.parameters())
