@@ -244,13 +244,14 @@ def validation_psnr(model, test_sets: Sequence[str], scales: Sequence[int], imag
 
 
 def validation_bands(
-    model, test_sets: Sequence[str], scales: Sequence[int], step: int, images: int = 3, side: int = 144
+    model, test_sets: Sequence[str], scales: Sequence[int], step: int, images: int = 3, side: int = 144, bands: int = 20
 ) -> list[dict]:
     """Error and HR energy per scale and frequency band (`igconv.bands`), *summed* over the crops of `validation_psnr`.
 
-    Returns: rows with the columns of `igconv.bands.COLUMNS`, in grey levels squared, ``step`` as given.
+    Returns: rows with the columns of `igconv.bands.COLUMNS`, in grey levels squared, ``step`` as given. The bands are
+        half as wide as elsewhere, so that several lie below the Nyquist frequency of a x4 LR image.
     """
-    edges, sums = band_edges(), {scale: 0.0 for scale in scales}
+    edges, sums = band_edges(bands), {scale: 0.0 for scale in scales}
     for scale, sr, hr in _validation(model, test_sets, scales, images, side):
         sums[scale] = sums[scale] + np.stack(error_and_hr_energy(sr, hr, scale, edges))
     return [

@@ -154,6 +154,17 @@ def test_time_to_threshold_of_known_curves():
     assert times[times.measure == "energy"].last_db.to_numpy() == pytest.approx([-20] * 4 + [0], abs=1e-6)
 
 
+def test_a_band_is_learned_when_it_ends_below_its_image():
+    """From 3 dB to 0 dB blocks have vanished and nothing is learned; neither is a band that got worse."""
+    edges = dict(run="a", upsampler="igconv", variant="", seed=0, scale=2, band_high_cycles_per_px=1.0)
+    ends = {0.0: (0, -1.1), 0.1: (0, -0.9), 0.2: (3, 0), 0.3: (-3, -2), 0.4: (3, -2)}
+    curves = [
+        pd.DataFrame(dict(step=[0, 9], relative_error_db=db, band_low_cycles_per_px=low)) for low, db in ends.items()
+    ]
+    times = spectrum.time_to_threshold(pd.concat(curves).assign(**edges)).query("measure == 'energy'")
+    assert times.step.notna().tolist() == [True, False, False, False, True]
+
+
 def test_time_to_threshold_interpolates_between_records():
     """Half of the way in dB from step 3 to step 7 is, in log(step + 1), between 4 and 8."""
     curve = pd.DataFrame(dict(step=[0, 3, 7, 15], relative_error_db=[0.0, 0.0, -10.0, -10.0]))
@@ -204,7 +215,7 @@ def test_learning_curve_of_a_trained_run(tiny_run):
 def test_validation_bands_are_sums_over_the_crops(tiny_model, image_sets, photograph):
     """Two images, their centres: the sums of what single pairs have; the model's mode comes back."""
     model = tiny_model("igconv").train()
-    table = pd.DataFrame(validation_bands(model, ["tiny_test"], (2, 3), 5, side=24))
+    table = pd.DataFrame(validation_bands(model, ["tiny_test"], (2, 3), 5, side=24, bands=10))
     assert model.training
     assert tuple(table.columns) == bands.COLUMNS
     assert set(table.step) == {5}

@@ -89,7 +89,7 @@ def test_error_per_band_is_recorded_before_training_at_powers_of_two_and_at_vali
     go(run)
     table = pd.read_csv(folder_of(run) / "bands.csv", float_precision="round_trip")
     assert tuple(table.columns) == bands.COLUMNS
-    assert table.groupby("step").size().to_dict() == dict.fromkeys((0, 1, 2, 4, 5, 9), 2 * 11)
+    assert table.groupby("step").size().to_dict() == dict.fromkeys((0, 1, 2, 4, 5, 9), 2 * 21)
     for step, model in ((0, training.starting_model(run)), (9, load(folder_of(run) / "model.safetensors"))):
         expected = pd.DataFrame(validation_bands(model, run.test_sets, run.scales, step))
         pd.testing.assert_frame_equal(table[table.step == step].reset_index(drop=True), expected)

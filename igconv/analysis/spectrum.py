@@ -26,7 +26,9 @@ COLUMNS = ("run", "upsampler", "variant", "seed", "dataset", "image", "scale", *
 # What "a band has done 90 % of its way" can mean: in energy, where a mode of a linear model decays exponentially and
 # its time constant is read off, or in dB, where the last digits of a well-learned band count as much as the first.
 MEASURES = ("energy", "dB")
-LEARNED_DB = 1.0  # a band whose error fell by less was not learned, and its time means nothing
+# A band is learned when it ends at least this much better than showing nothing in it. Untrained models start worse than
+# that beyond the LR's Nyquist frequency, with blocks and checkers; that these vanish in the first steps is no learning.
+LEARNED_DB = 1.0
 
 
 # Finished models
@@ -152,7 +154,8 @@ def time_to_threshold(curves: pd.DataFrame, fraction: float = 0.9) -> pd.DataFra
 
     Returns: run, upsampler, variant, seed, scale, the band edges, measure (of `MEASURES`: the way in error energy or
         in dB), first_db and last_db (relative error), step: where the curve first crosses the threshold, between
-        records linear in log(step + 1) and in the measure. NaN for a band whose error fell by less than `LEARNED_DB`.
+        records linear in log(step + 1) and in the measure. NaN for a band that ends above -`LEARNED_DB`, or above
+        its start: it was not learned, so its time means nothing.
 
     Raises InputError for a run with fewer than two records.
     """
@@ -166,7 +169,8 @@ def time_to_threshold(curves: pd.DataFrame, fraction: float = 0.9) -> pd.DataFra
             raise InputError(f"{facts[0]}: one record is no curve; a time needs two")
         for name in MEASURES:
             values = db if name == "dB" else 10 ** (db / 10)
-            way = (values[0] - values) / (values[0] - values[-1]) if db[0] - db[-1] >= LEARNED_DB else None
+            learned = db[-1] <= -LEARNED_DB and db[-1] < db[0]
+            way = (values[0] - values) / (values[0] - values[-1]) if learned else None
             found = np.nan if way is None else np.expm1(_crossing(np.log1p(steps), way, fraction))
             lines.append(dict(zip(group, facts, strict=True)) | dict(
                 measure=name, first_db=db[0], last_db=db[-1], step=found))  # fmt: skip

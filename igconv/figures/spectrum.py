@@ -159,16 +159,17 @@ def band_times(times: pd.DataFrame) -> Figure:
                 if part.run.nunique() > 1:
                     axis.plot(part.centre, part.step, ".", color=colour, ms=3)
                 missing = means.index[means.isna()]
-                axis.plot(missing, [top * 1.6 * 1.25**i] * len(missing), "x", color=colour, ms=3.5, mew=0.9)
+                axis.plot(missing, [top * 1.7 * 1.4**i] * len(missing), "x", color=colour, ms=3.5, mew=0.9)
             axis.axvline(0.5 / scale, color=GREY, ls="--", lw=1)
             axis.set_yscale("symlog", linthresh=1, linscale=0.5)
             axis.set_yticks(*_step_ticks(top))
             axis.minorticks_off()
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, top * 1.7 * 1.4 ** len(colours))
+            axis.plot([], [], "x", color=GREY, ms=3.5, mew=0.9, label="not learned")
             axis.grid(axis="y")
         panels[0].set_ylabel(f"steps, way in {measure}")
     for axis, scale in zip(axes[0], scales, strict=True):
         axis.set_title(f"x{scale}")
     figure.supxlabel(FREQUENCY, fontsize=9)
-    _legend(figure, axes.flat, colours)
+    _legend(figure, axes.flat, colours | {"not learned": GREY})
     return figure
