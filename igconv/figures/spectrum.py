@@ -135,7 +135,8 @@ def band_learning(curves: pd.DataFrame) -> Figure:
         axis.set_title(label, fontsize=8)
     figure.supxlabel("optimiser step", fontsize=9)
     mappable = ScalarMappable(BoundaryNorm(edges, len(bands)), palette)
-    figure.colorbar(mappable, ax=axes, label="band (cycles per HR pixel)", ticks=edges, format="%.2f", aspect=40)
+    ticks = edges if len(edges) < 13 else edges[:-1:4] + edges[-1:]
+    figure.colorbar(mappable, ax=axes, label="band (cycles per HR pixel)", ticks=ticks, format="%.2f", aspect=40)
     return figure
 
 
