@@ -83,7 +83,7 @@ def study(photograph):
     torch.manual_seed(0)
     models = {f"x{s}": (build_model("edsr", "spconv", scales=(s,), channels=6, blocks=1), s) for s in (2, 3)}
     models["IGConv"] = (build_model("edsr", "igconv", scales=(2, 3), channels=4, blocks=1, hidden_dim=8, num_layers=1),
-                        "")  # fmt: skip
+                        0)  # fmt: skip
     scenes = torch.stack([photograph(48, 48, seed) for seed in range(8)])
     images = {("set", name): photograph(50, 62, 90 + i) for i, name in enumerate("abc")}
     return models, {2: "x2", 3: "x3"}, scenes, images

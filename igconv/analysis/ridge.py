@@ -226,7 +226,7 @@ def transfer(
     """Every encoder, frozen, with an SPConv fitted for every scale: `ROWS`, one per encoder, head and test image.
 
     Args:
-        models: name -> (`SuperResolver`, scale it was trained for, "" for none or several).
+        models: name -> (`SuperResolver`, scale it was trained for, 0 for none or several).
         natives: target scale -> name of the encoder trained for it, which also appears "as trained".
         scenes: uint8 HR scenes (N, 3, H, W) for the fits, not among the test images.
         images: (dataset, name) -> uint8 test image.
@@ -252,7 +252,7 @@ def transfer(
         for row in psnr_of_heads(model, heads, tests, scale, device):
             rows.append({**facts, "ridge_weight": found.weight if row["head"] == "refitted" else None, **row})
         if natives[scale] == name:
-            facts |= dict(encoder="", encoder_scale="", head="bicubic", ridge_weight=None)
+            facts |= dict(encoder="", encoder_scale=0, head="bicubic", ridge_weight=None)
             for where, low, high in tests:
                 psnr = psnr_y(bicubic(to_float(low)[None], scale)[0], high, scale)
                 rows.append(dict(**facts, **where, psnr_y_db=psnr))

@@ -119,12 +119,19 @@ def centred_gram(features: Tensor) -> Tensor:
     return (k - rows[:, None] - rows[None, :] + rows.sum() / (n - 1)).fill_diagonal_(0)
 
 
-def stage_grams(model, images: Tensor, minibatch: int = 32, device="cpu", grid: int = 0, label: str = "") -> Grams:
-    """Grams of every stage (``model.encoder.stages()``) of a `SuperResolver` on uint8 crops (N, 3, h, w).
+def stage_grams(model, images: Tensor, minibatch: int = 32, device="cpu", grid: int = 0) -> Grams:
+    """`stage_grams_on` one grid."""
+    return stage_grams_on(model, images, (grid,), minibatch, device)[0]
+
+
+def stage_grams_on(
+    model, images: Tensor, grids: Sequence[int], minibatch: int = 32, device="cpu", label: str = ""
+) -> list[Grams]:
+    """Grams of every stage (``model.encoder.stages()``) of a `SuperResolver` on uint8 crops (N, 3, h, w), per grid.
 
     Args:
-        grid: resize features to grid x grid positions first (bilinear with antialiasing), so that features of LR
-            images of different sizes stand for the same places; 0: as they are.
+        grids: features are resized to grid x grid positions first (bilinear with antialiasing), so that features of
+            LR images of different sizes stand for the same places; 0: as they are.
         label: with it, progress is shown.
 
     Examples beyond the last full minibatch are dropped. Raises InputError for fewer than one minibatch.
@@ -133,13 +140,13 @@ def stage_grams(model, images: Tensor, minibatch: int = 32, device="cpu", grid: 
     if len(images) < minibatch:
         raise InputError(f"{len(images)} examples are fewer than one minibatch of {minibatch}")
     stages = model.encoder.stages()
-    found: dict[str, list[Tensor]] = {name: [] for name in stages}
+    found: list[dict[str, list[Tensor]]] = [{name: [] for name in stages} for _ in grids]
 
     def keep(name: str):
         def hook(module, inputs, output):
-            if grid and tuple(output.shape[-2:]) != (grid, grid):
-                output = F.interpolate(output, (grid, grid), mode="bilinear", antialias=True, align_corners=False)
-            found[name].append(centred_gram(output).cpu())
+            for grid, grams in zip(grids, found, strict=True):
+                resize = grid and tuple(output.shape[-2:]) != (grid, grid)
+                grams[name].append(centred_gram(_resized(output, grid) if resize else output).cpu())
 
         return hook
 
@@ -154,7 +161,12 @@ def stage_grams(model, images: Tensor, minibatch: int = 32, device="cpu", grid: 
     finally:
         for hook in hooks:
             hook.remove()
-    return Grams(tuple(stages), torch.stack([torch.stack(grams) for grams in found.values()], dim=1))
+    stacks = [torch.stack([torch.stack(one) for one in grams.values()], dim=1) for grams in found]
+    return [Grams(tuple(stages), stack) for stack in stacks]
+
+
+def _resized(features: Tensor, grid: int) -> Tensor:
+    return F.interpolate(features, (grid, grid), mode="bilinear", antialias=True, align_corners=False)
 
 
 def shuffled(grams: Grams, seed: int = 0) -> Grams:
