@@ -62,14 +62,16 @@ rule evaluate:
 
 rule similarity:
     input: weights(RUNS), notebook=notebook("03_encoder_similarity")
-    output: f"{ROOT}/analysis/similarity/cka.csv"
+    output: [f"{ROOT}/analysis/similarity/{name}.csv" for name in ("cka", "functional", "functional_images")]
     log: notebook=executed("03_encoder_similarity")
     params: settings=SETTINGS
     shell: EXECUTE
 
 rule correlation:
     input: weights(RUNS), notebook=notebook("04_spconv_correlation")
-    output: f"{ROOT}/analysis/correlation/correlation.csv"
+    output:
+        [f"{ROOT}/analysis/correlation/{name}.csv" for name in
+         ("correlation", "alignment", "alignment_psnr", "alignment_images", "continuity", "patterns")],
     log: notebook=executed("04_spconv_correlation")
     params: settings=SETTINGS
     shell: EXECUTE
