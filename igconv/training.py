@@ -11,7 +11,7 @@ import io
 import math
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 
 import pandas as pd
@@ -134,7 +134,9 @@ def _train(run: Run, fabric, folder, graphs: bool, own: SuperResolver | None) ->
 
     def optimise(batch: Batch) -> None:
         """One optimiser step."""
-        pixel, frequency = _losses(model, batch, run.frequency_weight)
+        with fabric.autocast():  # on one device Fabric enters it for `forward` only, whatever is marked
+            images = model.multi_scale(batch.lr, batch.scales)
+        pixel, frequency = _losses(images, batch.hr, run.frequency_weight)
         loss = pixel + run.frequency_weight * frequency
         broken_at.copy_(torch.where(torch.isfinite(loss.detach()), broken_at, torch.minimum(broken_at, now)))
         if on_cpu and broken_at < math.inf:
@@ -267,13 +269,13 @@ def _broken(run: Run, what: str, step: int) -> str:
             f"lower the learning rate ({run.learning_rate:g}) or change the seed")  # fmt: skip
 
 
-def _losses(model, batch: Batch, frequency_weight: float) -> tuple[Tensor, Tensor]:
+def _losses(images: list[Tensor], hr: Sequence[Tensor], frequency_weight: float) -> tuple[Tensor, Tensor]:
     """Mean L1 and mean frequency L1 (0 when it has no weight) over the micro-batches."""
-    pairs = list(zip(model.multi_scale(batch.lr, batch.scales), batch.hr, strict=True))
-    pixel = torch.stack([l1(sr, hr) for sr, hr in pairs]).mean()
+    pairs = list(zip(images, hr, strict=True))
+    pixel = torch.stack([l1(sr, true) for sr, true in pairs]).mean()
     if not frequency_weight:
         return pixel, pixel.new_zeros(())
-    return pixel, torch.stack([frequency_l1(sr, hr) for sr, hr in pairs]).mean()
+    return pixel, torch.stack([frequency_l1(sr, true) for sr, true in pairs]).mean()
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from igconv.encoders import ENCODERS
 from igconv.evaluation import evaluate_run, validation_bands
 from igconv.feed import HostFeed
 from igconv.losses import frequency_l1, l1
+from igconv.model import SuperResolver
 from igconv.patches import PatchSource
 from igconv.progress import follow
 from igconv.study import PROFILES, learning_rate
@@ -472,6 +473,24 @@ def test_training_learns(tiny_run, go):
                   micro_batch_size=4, record_every=10, validate_every=0, learning_rate=2e-3, ema=0.0)  # fmt: skip
     losses = [r["l1"] for r in go(run)]
     assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_the_precision_of_a_run_is_that_of_its_arithmetic(tiny_run, monkeypatch, precision, dtype):
+    """Features have it while training, and the losses of the precisions differ, by rounding only."""
+    seen, encode = [], SuperResolver.encode
+
+    def watched(self, lr):
+        x, features = encode(self, lr)
+        seen.append((self.training, features.dtype))
+        return x, features
+
+    exact = [record["loss"] for record in train(replace(tiny_run, variant="exact"), accelerator="cpu")]
+    monkeypatch.setattr(SuperResolver, "encode", watched)
+    loss = [record["loss"] for record in train(replace(tiny_run, precision=precision), accelerator="cpu")]
+    assert {kind for training, kind in seen if training} == {dtype}
+    assert (loss == exact) == (dtype == torch.float32)
+    assert loss == pytest.approx(exact, rel=0.02)
 
 
 # ---- what stops it
