@@ -85,7 +85,9 @@ rule spectrum:
 
 rule efficiency:
     input: weights(RUNS), notebook=notebook("06_efficiency")
-    output: f"{ROOT}/analysis/efficiency/upsamplers.csv"
+    output:
+        [f"{ROOT}/analysis/efficiency/{name}.csv" for name in
+         ("upsamplers", "sweep", "models", "encoders", "stored", "generation", "budget", "budget_summary")],
     log: notebook=executed("06_efficiency")
     # It measures time, so nothing may run beside it.
     threads: workflow.cores

@@ -14,6 +14,7 @@ from igconv.files import write
 
 # Figure name -> caption, in the order of the page.
 FIGURES = {
+    "claims": "Every claim of the paper: our value with its interval against the target.",
     "psnr_gain": "Gain over bicubic in PSNR-Y per scale and model. Bars are means, dots single images.",
     "training_curves": "Training: loss of the patches (left) and PSNR of the averaged weights on validation crops.",
     "ablation": "IGConv+ without one of its ingredients, minus the complete IGConv+, paired by image, with 95 % "
@@ -25,13 +26,16 @@ FIGURES = {
     "correlation_bars": "Correlation of kernel patterns across scales, with the 95 % quantile under shuffling.",
     "band_errors": "Error energy relative to the image's energy per radial frequency band. The dashed line is the "
     "Nyquist frequency of the LR image.",
+    "stored_parameters": "Parameters of one multi-scale model over those of three fixed-scale ones, per encoder.",
     "efficiency_bars": "Cost of the upsampler alone on this machine, and the paper's figures for another machine.",
+    "cost_sweep": "Latency and memory of the upsamplers against the size of the image and against the scale.",
+    "encoder_costs": "Parameters, FLOPs and activation memory of whole models, instantiated, x2.",
     "generation_time": "Time to generate a kernel bank against the scale.",
     "training_budget": "Training time and stored parameters: three fixed-scale models against one multi-scale model.",
 }
 TABLES = {
     "main": "PSNR-Y in dB / SSIM, means over the test images and seeds.",
-    "claims": "The paper's claims at the budget of this profile. Verdicts follow from rules, see igconv/claims.py.",
+    "claims": "The paper's claims at the budget of this profile. Verdicts follow from rules, see igconv/verdicts.py.",
     "fixed_vs_multi": "One model for all scales minus the fixed-scale model of the same scale, paired by image.",
     "ablation": "Variants minus their reference, paired by image.",
     "budget": "Training budget and stored parameters.",

@@ -132,12 +132,13 @@ def test_figures_of_costs_are_drawn():
     models = {"SPConv": (build_model("edsr_tiny", "spconv", scales=(2,), channels=4, blocks=1), 2)}
     whole = pd.concat([efficiency.model_costs(models, side, side, seconds=0) for side in (4, 8)]).assign(encoder="e")
     drawn = (
-        figures.cost_sweep(costs, (4, 8)), figures.model_sweep(whole),
+        figures.cost_sweep(costs), figures.model_sweep(whole),
         figures.encoder_costs(efficiency.encoder_costs("edsr_tiny", 8)),
         figures.stored_parameters(stored_parameters("edsr_tiny")),
     )  # fmt: skip
     for figure in drawn:
         assert figure._repr_png_().startswith(b"\x89PNG")
         assert all(axis.get_xlabel() or axis.get_ylabel() for axis in figure.axes[:1])
-    with pytest.raises(InputError, match="no costs for LR 9x5 px"):
-        figures.cost_sweep(costs, (5, 9))
+    assert drawn[0].axes[3].get_xlabel() == "scale, LR 8x4 px"
+    with pytest.raises(InputError, match="no costs at x2"):
+        figures.cost_sweep(costs[costs.scale == 3])

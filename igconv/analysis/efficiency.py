@@ -156,10 +156,11 @@ def cost(
             module.eval()  # hyper-networks forget their kernels
         return module(*inputs)
 
-    call()
     count: list[int] = []
     if first_call:
-        module.eval()
+        module.eval()  # on a GPU kernels that are there already would count as there before
+    else:
+        call()
     peak = allocated_peak(lambda: count.append(flops(call)), device)
     there = sum(t.numel() * t.element_size() for t in (*inputs, *module.parameters()) if isinstance(t, Tensor))
     times = pd.Series(latencies(call, device, seconds))

@@ -81,15 +81,17 @@ def _form_legend(figure: Figure, names) -> None:
 
 
 @styled
-def cost_sweep(costs: pd.DataFrame, at: tuple[int, int]) -> Figure:
-    """Latency and memory of the upsamplers against the size of the LR image (x2) and against the scale (LR ``at``).
+def cost_sweep(costs: pd.DataFrame) -> Figure:
+    """Latency and memory of the upsamplers against the size of the LR image (x2) and against the scale.
 
-    costs: `igconv.analysis.efficiency.upsampler_costs` at several sizes and scales.
+    costs: `igconv.analysis.efficiency.upsampler_costs` at several sizes and scales; the size at which most scales were
+    measured is the one on the right.
     """
+    if not (costs.scale == 2).any():
+        raise InputError("the table has no costs at x2")
+    at = costs.groupby(["lr_height_px", "lr_width_px"]).scale.nunique().idxmax()
     by_size = costs[costs.scale == 2].assign(megapixels=lambda t: t.lr_height_px * t.lr_width_px / 1e6)
     by_scale = costs[(costs.lr_height_px == at[0]) & (costs.lr_width_px == at[1])]
-    if not len(by_scale):
-        raise InputError(f"the table has no costs for LR {at[1]}x{at[0]} px")
     figure, axes = subplots(2, 2, 3.1, 2.5, sharex="col", sharey="row")
     for row, (column, label) in enumerate(MEASURES):
         _form_lines(axes[row, 0], by_size, "megapixels", column, "upsampler")
