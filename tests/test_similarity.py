@@ -142,6 +142,15 @@ def test_features_on_one_grid(model, images):
                           similarity.stage_grams(model, images, 8).values)  # fmt: skip
 
 
+def test_without_means_brightness_does_not_count(model, images):
+    """The same textures on other backgrounds: unlike with means, alike without them, at a linear stage."""
+    lift = torch.randint(0, 120, (16, 3, 1, 1), generator=torch.Generator().manual_seed(9))
+    a, b = images // 2, (images // 2 + lift).byte()
+    views = [similarity.stage_views(model, z, ((0, False), (0, True)), 8) for z in (a, b)]
+    kept, removed = (float(similarity.cka(x, y)[0, 0]) for x, y in zip(*views, strict=True))
+    assert removed > 0.9 > kept
+
+
 def test_summary_of_comparisons(model, images):
     torch.manual_seed(1)
     other = build_model("edsr_tiny", "spconv", scales=(3,), channels=4, blocks=3)

@@ -120,18 +120,20 @@ def centred_gram(features: Tensor) -> Tensor:
 
 
 def stage_grams(model, images: Tensor, minibatch: int = 32, device="cpu", grid: int = 0) -> Grams:
-    """`stage_grams_on` one grid."""
-    return stage_grams_on(model, images, (grid,), minibatch, device)[0]
+    """`stage_views` of one grid."""
+    return stage_views(model, images, ((grid, False),), minibatch, device)[0]
 
 
-def stage_grams_on(
-    model, images: Tensor, grids: Sequence[int], minibatch: int = 32, device="cpu", label: str = ""
+def stage_views(
+    model, images: Tensor, views: Sequence[tuple[int, bool]], minibatch: int = 32, device="cpu", label: str = ""
 ) -> list[Grams]:
-    """Grams of every stage (``model.encoder.stages()``) of a `SuperResolver` on uint8 crops (N, 3, h, w), per grid.
+    """Grams of every stage (``model.encoder.stages()``) of a `SuperResolver` on uint8 crops (N, 3, h, w), per view.
 
     Args:
-        grids: features are resized to grid x grid positions first (bilinear with antialiasing), so that features of
-            LR images of different sizes stand for the same places; 0: as they are.
+        views: (grid, means removed). Features are resized to grid x grid positions first (bilinear with
+            antialiasing), so that features of LR images of different sizes stand for the same places; 0: as they
+            are. With means removed, the mean of every channel over the crop is taken off: brightness and colour of a
+            crop lead linear CKA otherwise.
         label: with it, progress is shown.
 
     Examples beyond the last full minibatch are dropped. Raises InputError for fewer than one minibatch.
@@ -140,13 +142,14 @@ def stage_grams_on(
     if len(images) < minibatch:
         raise InputError(f"{len(images)} examples are fewer than one minibatch of {minibatch}")
     stages = model.encoder.stages()
-    found: list[dict[str, list[Tensor]]] = [{name: [] for name in stages} for _ in grids]
+    found: list[dict[str, list[Tensor]]] = [{name: [] for name in stages} for _ in views]
 
     def keep(name: str):
         def hook(module, inputs, output):
-            for grid, grams in zip(grids, found, strict=True):
-                resize = grid and tuple(output.shape[-2:]) != (grid, grid)
-                grams[name].append(centred_gram(_resized(output, grid) if resize else output).cpu())
+            for (grid, removed), grams in zip(views, found, strict=True):
+                seen = _resized(output, grid) if grid and tuple(output.shape[-2:]) != (grid, grid) else output
+                seen = seen - seen.mean((-2, -1), keepdim=True) if removed else seen
+                grams[name].append(centred_gram(seen).cpu())
 
         return hook
 
