@@ -90,7 +90,7 @@ def training(budget: pd.DataFrame) -> list[dict]:
 
 def stored(parameters: pd.DataFrame) -> list[dict]:
     """A third of the stored parameters, by construction: `igconv.analysis.budget.stored_parameters` of encoders."""
-    own = parameters[parameters.paper_encoder != ""] if len(parameters) else parameters
+    own = parameters[parameters.paper_encoder.fillna("") != ""] if len(parameters) else parameters
     lines = []
     for model, part in own.groupby("model", sort=False) if len(own) else ():
         verdict = together(at_most(ratio, 1 / 3) for ratio in part.ratio)

@@ -77,8 +77,8 @@ def test_budget_ratios_against_a_third():
 
 
 def test_stored_parameters_of_the_papers_encoders():
-    table = pd.DataFrame(dict(encoder=["a", "b", "c"], paper_encoder=["A", "B", ""], model="IGConv", baseline="SPConv",
-                              ratio=[0.31, 0.8, 5.0]))  # fmt: skip
+    table = pd.DataFrame(dict(encoder=["a", "b", "c"], paper_encoder=["A", "B", np.nan], model="IGConv",
+                              baseline="SPConv", ratio=[0.31, 0.8, 5.0]))  # fmt: skip
     (line,) = claims.stored(table)
     assert line["verdict"] == "partly"
     assert line["measure"].endswith("beyond a third: B 0.80")
@@ -216,7 +216,7 @@ def test_the_figure_shows_what_was_run_and_lists_the_rest():
     table = claims.claims(dict(psnr=pd.DataFrame([difference(0.2, 0.1, 0.3)]), similarity=cka(0.9, 0.5)))
     figure = figures.claims(table)
     assert figure._repr_png_().startswith(b"\x89PNG")
-    assert [axis.get_xlabel() for axis in figure.axes] == ["dB", "CKA"]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["dB (linear to 0.1, logarithmic beyond)", "CKA"]
     assert figure.get_supxlabel().startswith("not run:")
     with pytest.raises(InputError, match="no claim of the table was run"):
         figures.claims(claims.claims({}))

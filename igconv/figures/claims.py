@@ -4,12 +4,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
 
 from igconv.errors import InputError
 from igconv.figures.style import GREEN, GREY, ORANGE, RED, SKY, styled, subplots
 
 VERDICT_STYLE = {"reproduced": (GREEN, "o"), "partly": (SKY, "s"), "undecided": (GREY, "D"), "differs": (RED, "X")}
-AXES = {"dB": "dB", "ratio": "ratio (logarithmic)", "CKA": "CKA", "correlation": "correlation"}
+AXES = {
+    "dB": "dB (linear to 0.1, logarithmic beyond)",
+    "ratio": "ratio (logarithmic)",
+    "CKA": "CKA",
+    "correlation": "correlation",
+}
 ROW_HEIGHT = 0.19  # inches
 
 
@@ -56,4 +62,7 @@ def _panel(axis, part: pd.DataFrame, unit: str) -> None:
         axis.minorticks_off()
     else:
         axis.axvline(0, color="black", lw=0.6)
+    if unit == "dB":  # hundredths and tens stand side by side
+        axis.set_xscale("symlog", linthresh=0.1)
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.grid(axis="x")

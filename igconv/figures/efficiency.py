@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from igconv.errors import InputError
 from igconv.figures.style import BLUE, GREY, ORANGE, RED, SERIES, SKY, styled, subplots
@@ -73,11 +74,20 @@ def _size_ticks(axis, costs: pd.DataFrame, scale: int) -> None:
     axis.set_xlabel(f"LR image (px), x{scale}")
 
 
-def _form_legend(figure: Figure, names) -> None:
+def _log_ticks(side) -> None:
+    """Numbers at 1, 2 and 5 where an axis (``axis.xaxis`` or ``.yaxis``) spans less than two decades, else at 1."""
+    low, high = side.get_view_interval()
+    side.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
+    side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    side.set_minor_locator(NullLocator())
+
+
+def _form_legend(figure: Figure, costs: pd.DataFrame, names) -> None:
     names = [name for name in _UPSAMPLER_STYLE if name in set(names)]
+    forms = [form for form in FORM_LINES if form in set(costs.form)]
     handles = [Line2D([], [], color=_UPSAMPLER_STYLE[n][0], marker=_UPSAMPLER_STYLE[n][1], ms=4) for n in names]
-    styles = [Line2D([], [], color=GREY, ls=line) for line in FORM_LINES.values()]
-    figure.legend(handles + styles, names + list(FORM_LINES), loc="outside right center")
+    styles = [Line2D([], [], color=GREY, ls=line) for line in map(FORM_LINES.get, forms)]
+    figure.legend(handles + styles, names + forms, loc="outside right center")
 
 
 @styled
@@ -105,7 +115,8 @@ def cost_sweep(costs: pd.DataFrame) -> Figure:
     for axis in axes.ravel():
         axis.minorticks_off()
         axis.grid(axis="y")
-    _form_legend(figure, costs.upsampler)
+        _log_ticks(axis.yaxis)
+    _form_legend(figure, costs, costs.upsampler)
     figure.suptitle(f"64 channels, on {costs.device.iloc[0]}, {costs.threads.iloc[0]} thread(s)", fontsize=8)
     return figure
 
@@ -124,7 +135,8 @@ def model_sweep(costs: pd.DataFrame) -> Figure:
         _size_ticks(axis, costs, costs.scale.iloc[0])
         axis.minorticks_off()
         axis.grid(axis="y")
-    _form_legend(figure, costs.model)
+        _log_ticks(axis.yaxis)
+    _form_legend(figure, costs, costs.model)
     encoder, device, threads = costs[["encoder", "device", "threads"]].iloc[0]
     figure.suptitle(f"{encoder}, on {device}, {threads} thread(s)", fontsize=8)
     return figure
@@ -151,6 +163,7 @@ def encoder_costs(costs: pd.DataFrame) -> Figure:
             axis.plot(values, np.arange(len(order)) + shift, marker, color=colour, ms=4, label=name)
         axis.set(xscale="log", xlabel=label)
         axis.grid(axis="x")
+        _log_ticks(axis.xaxis)
     axes[0].set_yticks(range(len(order)), order)
     axes[0].set_ylim(len(order) - 0.5, -0.5)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
@@ -174,5 +187,5 @@ def stored_parameters(stored: pd.DataFrame) -> Figure:
     axis.set_yticks(range(len(order)), [f"{name} ({baseline[name]})" for name in order])
     axis.set(ylim=(len(order) - 0.5, -0.5), xlabel="stored parameters, one model / three fixed-scale models")
     axis.margins(x=0.12)
-    axis.legend(loc="upper right" if len(order) < 4 else "lower right")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
