@@ -73,6 +73,31 @@ def correlations():
     return pd.concat(tables)
 
 
+def transfer():
+    rows = [("x2", 2, "refitted"), ("x2", 2, "as trained"), ("x3", 3, "refitted"), ("IGConv", 0, "refitted"),
+            ("untrained edsr 1", 0, "refitted"), ("", 0, "bicubic")]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["encoder", "encoder_scale", "head"])
+    return table.assign(
+        family="f", target_scale=2, difference_db=range(-3, 3), low_db=range(-4, 2), high_db=range(-2, 4)
+    )
+
+
+def aligned():
+    kinds = [
+        (m, c, k) for m in ("fitted", "images shuffled") for c in ("kernel", "output") for k in ("kept", "removed")
+    ]
+    table = pd.DataFrame(kinds, columns=["alignment", "compared", "constant"])
+    pair = dict(model_a="A x2", model_b="A x3", scale_a=2, scale_b=3)
+    psnr = pd.DataFrame(dict(head=["true", "predicted", "bicubic"], difference_db=[0, -0.3, -3], low_db=[0, -0.4, -4],
+                             high_db=[0, -0.2, -2]))  # fmt: skip
+    return table.assign(value=0.5, null_mean=0, null_q95=0.1, permutations=99, **pair), psnr.assign(**pair)
+
+
+def continuity():
+    table = pd.DataFrame(dict(channel=[0, 1, 0, 1], scale=[2, 2, 32, 32], correlation=[0.9, 0.8, 1, 1]))
+    return table.assign(model="IGConv", total_variation=[1, 2, 3, 4], total_variation_shuffled=[2, 3, 30, 40.0])
+
+
 def pattern_rows():
     index = np.indices((2, 3, 3)).reshape(3, -1)
     table = pd.DataFrame(dict(zip(("channel", "sub_row", "sub_col"), index, strict=True))).assign(value=index.sum(0))
@@ -98,6 +123,9 @@ FIGURES = {
     "image_grid": lambda: figures.image_grid([("one", torch.zeros(3, 4, 4, dtype=torch.uint8))] * 3, columns=2),
     "cka_maps": lambda: figures.cka_maps(cka()),
     "cka_depth": lambda: figures.cka_depth(cka()),
+    "transfer_loss": lambda: figures.transfer_loss(transfer()),
+    "alignment_bars": lambda: figures.alignment_bars(*aligned()),
+    "pattern_continuity": lambda: figures.pattern_continuity(continuity()),
     "kernel_patterns": lambda: figures.kernel_patterns(pattern_rows()),
     "correlation_bars": lambda: figures.correlation_bars(correlations()),
     "band_errors": lambda: figures.band_errors(bands()),

@@ -1,7 +1,7 @@
 """One function per figure: tidy data frame -> matplotlib figure. `save` writes it as PNG and PDF."""
 
 from igconv.figures.claims import claims
-from igconv.figures.correlation import correlation_bars, kernel_patterns
+from igconv.figures.correlation import alignment_bars, correlation_bars, kernel_patterns, pattern_continuity
 from igconv.figures.efficiency import (
     cost_sweep,
     efficiency_bars,
@@ -18,8 +18,9 @@ from igconv.figures.style import COLOURS, Picture, labelled, save, style
 from igconv.figures.unseen import unseen_scales
 
 __all__ = [
-    "COLOURS", "Picture", "ablation", "band_differences", "band_errors", "band_learning", "band_times", "cka_depth",
-    "cka_maps", "claims", "correlation_bars", "cost_sweep", "efficiency_bars", "encoder_costs", "generation_time",
-    "image_grid", "kernel_patterns", "labelled", "model_sweep", "psnr_gain", "save", "starts", "stored_parameters",
-    "style", "training_budget", "training_curves", "transfer_loss", "unseen_scales",
+    "COLOURS", "Picture", "ablation", "alignment_bars", "band_differences", "band_errors", "band_learning",
+    "band_times", "cka_depth", "cka_maps", "claims", "correlation_bars", "cost_sweep", "efficiency_bars",
+    "encoder_costs", "generation_time", "image_grid", "kernel_patterns", "labelled", "model_sweep",
+    "pattern_continuity", "psnr_gain", "save", "starts", "stored_parameters", "style", "training_budget",
+    "training_curves", "transfer_loss", "unseen_scales",
 ]  # fmt: skip
