@@ -1,6 +1,5 @@
 """Claims about encoders, kernels and spectra, judged on the tables of the analyses; see `igconv.claims`."""
 
-import numpy as np
 import pandas as pd
 
 from igconv.tables import mean_interval, run_label
@@ -15,8 +14,8 @@ def similarity(cka: pd.DataFrame) -> list[dict]:
 
     Value: mean CKA of equal stages over stages and pairs, with the means of their interval ends (wider than the
     interval of the mean). Target: the mean upper end of the untrained control. "reproduced" when the interval is above
-    both controls (untrained encoders, shuffled images), "partly" when it is above shuffled images only, "differs" when
-    it is below one of their values, else "undecided".
+    both controls (untrained encoders, shuffled images), "partly" when it is above shuffled images only: alike, but no
+    more than encoders that learned nothing. "differs" when it is below shuffled images, else "undecided".
     """
     claim = "Encoders of different scales are alike"
     if cka.empty or not (cka.comparison == "across scales").any():
@@ -30,10 +29,8 @@ def similarity(cka: pd.DataFrame) -> list[dict]:
         untrained = own[own.comparison == "both untrained"]
         shuffled = equal[(equal.family == family) & (equal.comparison == "shuffled images")]
         target, chance = untrained.cka_high.mean(), shuffled.cka_high.mean()
-        if low > np.nanmax([target, chance]):
-            verdict = "reproduced"
-        elif low > chance:
-            verdict = "partly" if high > untrained.cka.mean() or np.isnan(target) else "differs"
+        if low > chance:
+            verdict = "reproduced" if low > target else "partly"
         else:
             verdict = "differs" if high < shuffled.cka.mean() else "undecided"
         pairs = part.groupby(["model_a", "model_b"]).ngroups
@@ -80,8 +77,9 @@ def correlation(table: pd.DataFrame) -> list[dict]:
 
     A line per statistic, and constant term kept or removed. A pair of models is beyond chance when p < 0.05
     under every null hypothesis, p corrected for the number of pairs (Holm). "reproduced" when all pairs are, "partly"
-    when some are, "differs" when none is. Value: mean over pairs, with the means of their interval ends; target: what
-    chance reaches (mean 95 % quantile of the null hypothesis that reaches most).
+    when some are; when none is, "differs" if the interval is below the target, else "undecided". Value: mean over
+    pairs, with the means of their interval ends; target: what chance reaches (mean 95 % quantile of the null hypothesis
+    that reaches most).
     """
     claim = "SPConvs of different scales correlate"
     separate = table[table.comparison == "across scales"] if len(table) else table
@@ -95,7 +93,9 @@ def correlation(table: pd.DataFrame) -> list[dict]:
         pairs = part.groupby(pair).agg(p=("p_holm", "max"), value=("value", "first"), low=("value_low", "first"),
                                        high=("value_high", "first"), chance=("null_q95", "max"))  # fmt: skip
         beyond = int((pairs.p < 0.05).sum())
-        verdict = "reproduced" if beyond == len(pairs) else "partly" if beyond else "differs"
+        below = pairs.high.mean() < pairs.chance.mean()
+        none = "differs" if below else "undecided"
+        verdict = "reproduced" if beyond == len(pairs) else "partly" if beyond else none
         channels = sorted(part.channels.unique())
         lines.append(line(
             claim, f"{statistic}, constant {constant}", "correlation",

@@ -111,7 +111,13 @@ def cka(across: float, untrained: float, shuffled: float = 0.0) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     ("across", "untrained", "verdict"),
-    [(0.9, 0.5, "reproduced"), (0.9, 0.9, "partly"), (0.5, 0.9, "differs"), (0.0, 0.5, "undecided")],
+    [
+        (0.9, 0.5, "reproduced"),
+        (0.9, 0.9, "partly"),
+        (0.5, 0.9, "partly"),
+        (0.0, 0.5, "undecided"),
+        (-0.5, 0.5, "differs"),
+    ],
 )
 def test_similarity_is_judged_by_its_controls(across, untrained, verdict):
     (line,) = findings.similarity(cka(across, untrained))
@@ -133,7 +139,7 @@ def test_what_another_encoder_loses(loss, verdict):
 
 
 @pytest.mark.parametrize(("p", "verdict"), [((0.001, 0.001), "reproduced"), ((0.001, 0.5), "partly"),
-                                            ((0.5, 0.5), "differs")])  # fmt: skip
+                                            ((0.5, 0.5), "undecided")])  # fmt: skip
 def test_a_correlation_has_to_be_beyond_every_null(p, verdict):
     rows = [dict(comparison="across scales", model_a="a", model_b=b, scale_a=2, scale_b=3, channels=8,
                  constant="removed", statistic="matched", value=0.5, value_low=0.4, value_high=0.6, null=null,
@@ -145,6 +151,9 @@ def test_a_correlation_has_to_be_beyond_every_null(p, verdict):
     (line,) = findings.correlation(pd.DataFrame([*rows, inside]))
     assert line["verdict"] == verdict
     assert verdicts(findings.correlation(pd.DataFrame([inside]))) == ["not run"]
+    if verdict == "undecided":
+        below = pd.DataFrame(rows).assign(null_q95=0.7)
+        assert verdicts(findings.correlation(below)) == ["differs"]
 
 
 def test_aligned_kernels_are_judged_by_permuted_maps():
