@@ -83,7 +83,7 @@ def alignment_bars(alignment: pd.DataFrame, psnr: pd.DataFrame) -> Figure:
     pairs = list(alignment.groupby(["model_a", "model_b", "scale_a", "scale_b"], sort=False).groups)
     kinds = [(c, k) for c in ("kernel", "output") for k in ("kept", "removed")]
     maps, heads = list(alignment.alignment.unique()), [h for h in psnr["head"].unique() if h != "true"]
-    figure, axes = subplots(2, 1, 1.5 + 1.15 * len(pairs), 3.2)
+    figure, axes = subplots(2, 1, 2.0 + 1.3 * len(pairs), 3.2)
     upper, lower = axes[:, 0]
     names = ["\n".join(_pair_name(*pair).rsplit(" ", 1)) for pair in pairs]
     groups = [(pair, kind) for pair in pairs for kind in kinds]
