@@ -34,6 +34,13 @@ def test_the_study_rests_on_its_packages():
         assert f'"{name}>=' in dependencies
 
 
+def test_every_folder_of_modules_is_installed():
+    """A package left out of pyproject.toml is missing from an installation that is not editable."""
+    listed = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(PROJECT) for path in (PROJECT / "igconv").rglob("*.py")}
+    assert sorted(listed) == sorted(".".join(folder.parts) for folder in folders)
+
+
 def test_readme_has_the_two_commands():
     assert "./run_all.sh" in COMMANDS
     assert "./run_all.sh test" in COMMANDS
