@@ -1,5 +1,7 @@
 """Costs against hand counts."""
 
+import time
+
 import pandas as pd
 import pytest
 import torch
@@ -28,10 +30,15 @@ def test_peak_memory_counts_tensors_that_live_together():
     assert efficiency.allocated_peak(call) == 8000
 
 
-def test_latencies_are_of_the_call():
-    times = efficiency.latencies(lambda: torch.rand(10), seconds=0.01)
-    assert 3 <= len(times) <= 100
-    assert all(0 < t < 1000 for t in times)
+def test_calls_are_timed_in_turns():
+    """As many rounds for each, one after the other; the slow one is the slow one."""
+    order = []
+    calls = [lambda: order.append("fast"), lambda: (order.append("slow"), time.sleep(0.003))]
+    fast, slow = efficiency.latencies(calls, seconds=0.02)
+    assert len(fast) == len(slow) == len(order) / 2
+    assert 3 <= len(fast) <= 100
+    assert order == ["fast", "slow"] * len(fast)
+    assert 0 <= sorted(fast)[len(fast) // 2] < 3 <= min(slow)
 
 
 def test_the_papers_four_upsamplers():

@@ -14,6 +14,7 @@ tensors, which have shapes and no values: the same numbers as of a run (tested) 
 Source of the set-up: the paper's Figure 1(a), 64 channels at 640x360, x2; the authors' ``test_direct_metrics``.
 """
 
+import copy
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -82,28 +83,34 @@ def flops(call: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def latencies(call: Callable[[], object], device="cpu", seconds: float = 1.5) -> list[float]:
-    """Milliseconds of repeated calls: at least 3, at most 100, as many as fit into ``seconds``.
+def latencies(calls: Sequence[Callable[[], object]], device="cpu", seconds: float = 1.5) -> list[list[float]]:
+    """Milliseconds of repeated calls, a list per call: at least 3 rounds, at most 100, as many as fit into ``seconds``
+    per call.
 
-    A GPU is warmed up by 20 calls first, a CPU by none: call once before.
+    Calls take turns, so that an allocator that warms up, or a machine that slows down, favours none of them. A GPU is
+    warmed up by 20 rounds first, a CPU by none: call once before.
     """
-    on_gpu, times = torch.device(device).type == "cuda", []
-    for _ in range(20 if on_gpu else 0):
+    on_gpu, times = torch.device(device).type == "cuda", [[] for _ in calls]
+    for call in list(calls) * (20 if on_gpu else 0):
         call()
-    end = time.perf_counter() + seconds
-    while len(times) < 3 or (time.perf_counter() < end and len(times) < 100):
-        if on_gpu:
-            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            stop.record()
-            stop.synchronize()
-            times.append(start.elapsed_time(stop))
-        else:
-            start_s = time.perf_counter()
-            call()
-            times.append((time.perf_counter() - start_s) * 1000)
+    end = time.perf_counter() + seconds * len(calls)
+    while len(times[0]) < 3 or (time.perf_counter() < end and len(times[0]) < 100):
+        for call, found in zip(calls, times, strict=True):
+            found.append(_milliseconds(call, on_gpu))
     return times
+
+
+def _milliseconds(call: Callable[[], object], on_gpu: bool) -> float:
+    if not on_gpu:
+        start_s = time.perf_counter()
+        call()
+        return (time.perf_counter() - start_s) * 1000
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    stop.record()
+    stop.synchronize()
+    return start.elapsed_time(stop)
 
 
 def allocated_peak(call: Callable[[], object], device="cpu") -> float:
@@ -148,27 +155,37 @@ def cost(
     module: nn.Module, inputs: Sequence[Tensor | int], device="cpu", seconds: float = 1.5, first_call: bool = False
 ) -> dict:
     """`COSTS` of ``module(*inputs)`` with kernels that are there already, or with ``first_call`` made in every call."""
-    module = module.to(device).eval()
-    inputs = [x.to(device) if isinstance(x, Tensor) else x for x in inputs]
+    return costs([(module, inputs, first_call)], device, seconds)[0]
 
-    def call():
-        if first_call:
-            module.eval()  # hyper-networks forget their kernels
-        return module(*inputs)
 
-    count: list[int] = []
-    if first_call:
-        module.eval()  # on a GPU kernels that are there already would count as there before
-    else:
-        call()
-    peak = allocated_peak(lambda: count.append(flops(call)), device)
-    there = sum(t.numel() * t.element_size() for t in (*inputs, *module.parameters()) if isinstance(t, Tensor))
-    times = pd.Series(latencies(call, device, seconds))
-    return dict(
-        latency_ms=times.median(), latency_q25_ms=times.quantile(0.25), latency_q75_ms=times.quantile(0.75),
-        repeats=len(times), parameters=parameters(module), peak_memory_mib=(there + peak) / MIB, flops=count[0],
-        device=results.device_name(device), threads=torch.get_num_threads(),
-    )  # fmt: skip
+@torch.no_grad()
+def costs(cases: Sequence[tuple[nn.Module, Sequence, bool]], device="cpu", seconds: float = 1.5) -> list[dict]:
+    """`cost` of several (module, inputs, first_call), whose latencies are measured in turns."""
+    calls, found = [], []
+    for module, inputs, first_call in cases:
+        module = module.to(device).eval()
+        inputs = [x.to(device) if isinstance(x, Tensor) else x for x in inputs]
+
+        def call(module=module, inputs=inputs, first_call=first_call):
+            if first_call:
+                module.eval()  # hyper-networks forget their kernels
+            return module(*inputs)
+
+        count: list[int] = []
+        if not first_call:  # on a GPU kernels that are there already would count as there before
+            call()
+        peak = allocated_peak(lambda call=call, count=count: count.append(flops(call)), device)
+        there = sum(t.numel() * t.element_size() for t in (*inputs, *module.parameters()) if isinstance(t, Tensor))
+        calls.append(call)
+        found.append(dict(parameters=parameters(module), peak_memory_mib=(there + peak) / MIB, flops=count[0],
+                          device=results.device_name(device), threads=torch.get_num_threads()))  # fmt: skip
+    rows = []
+    for facts, times in zip(found, latencies(calls, device, seconds), strict=True):
+        times = pd.Series(times)
+        rows.append({column: (dict(
+            latency_ms=times.median(), latency_q25_ms=times.quantile(0.25), latency_q75_ms=times.quantile(0.75),
+            repeats=len(times)) | facts)[column] for column in COSTS})  # fmt: skip
+    return rows
 
 
 def upsampler_costs(
@@ -180,14 +197,16 @@ def upsampler_costs(
     """
     lr, features = torch.rand(1, 3, height, width), torch.randn(1, channels, height, width)
     facts = dict(channels=channels, scale=scale, lr_height_px=height, lr_width_px=width)
-    rows = []
+    kinds, cases = [], []
     for (name, form), head in heads(channels, positive_integer(scale, "scale")).items():
         inputs = (features,) if head.sampler is None else (features, lr)
         if form == "as trained" and hasattr(head.upsampler, "kernel_bank"):
-            first = cost(head, inputs, device, seconds, first_call=True)
-            rows.append(dict(upsampler=name, form=FIRST_CALL, **facts, **first))
-        rows.append(dict(upsampler=name, form=form, **facts, **cost(head, inputs, device, seconds)))
-    return pd.DataFrame(rows)
+            kinds.append((name, FIRST_CALL))
+            cases.append((copy.deepcopy(head), inputs, True))  # the other keeps its kernels
+        kinds.append((name, form))
+        cases.append((head, inputs, False))
+    return pd.DataFrame([dict(upsampler=name, form=form, **facts, **row)
+                         for (name, form), row in zip(kinds, costs(cases, device, seconds), strict=True)])  # fmt: skip
 
 
 def sweep_points(
@@ -284,7 +303,7 @@ def generation_time(
     for scale in scales:
         call = lambda scale=scale: upsampler.hyper.generate(scale)  # noqa: E731
         count = flops(call)
-        times = pd.Series(latencies(call, device, seconds))
+        times = pd.Series(latencies([call], device, seconds)[0])
         rows.append(dict(scale=scale, kernels=3 * scale**2 * upsampler.hyper.in_channels, generation_ms=times.median(),
                          repeats=len(times), flops=count, device=results.device_name(device),
                          threads=torch.get_num_threads()))  # fmt: skip
