@@ -26,6 +26,12 @@ def root(profile: str) -> Path:
     return Path(os.environ.get("IGCONV_RESULTS") or PROJECT / "results").resolve() / profile
 
 
+def shown(path: Path) -> str:
+    """A path for people: from the results' folder on where it is inside, because executed notebooks are committed."""
+    folder = root("").resolve()
+    return f"results/{path.relative_to(folder)}" if Path(path).is_relative_to(folder) else str(path)
+
+
 def run_folder(profile: str, run: str) -> Path:
     return root(profile) / "runs" / run
 
@@ -43,7 +49,7 @@ def analysis_table(profile: str, topic: str, name: str) -> pd.DataFrame:
     """A table that an analysis left. Raises InputError when it is missing or has no rows."""
     table = read_table(path := analysis_file(profile, topic, name))
     if table.empty:
-        raise InputError(f"{path} has no rows")
+        raise InputError(f"{shown(path)} has no rows")
     return table
 
 
@@ -106,7 +112,7 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises InputError that names the file when it is not there.
     """
     if not Path(path).is_file():
-        raise InputError(f"{path} is missing; run the notebook that writes it first (./run_all.sh does)")
+        raise InputError(f"{shown(path)} is missing; run the notebook that writes it first (./run_all.sh does)")
     try:
         table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT_COLUMNS, "str"),
                             float_precision="round_trip")  # fmt: skip
