@@ -82,3 +82,13 @@ def test_public_names_exist():
     assert igconv.losses.frequency_l1
     with pytest.raises(AttributeError, match="nothing"):
         igconv.nothing  # noqa: B018
+
+
+def test_messages_name_files_from_the_results_folder_on(tmp_path, monkeypatch):
+    """What notebooks print is committed; other folders are named in full."""
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "elsewhere"))
+    path = results.analysis_file("sample", "spectrum", "bands")
+    assert results.shown(path) == "results/sample/analysis/spectrum/bands.csv"
+    with pytest.raises(InputError, match=r"^results/sample/analysis/spectrum/bands\.csv is missing"):
+        results.read_table(path)
+    assert results.shown(tmp_path / "other.csv") == str(tmp_path / "other.csv")
