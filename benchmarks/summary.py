@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import tyro
+from precision import compare
 from timing import RESULTS
 
 from igconv.files import write
@@ -24,7 +25,7 @@ class Target:
     script: str
     where: dict
     column: str
-    limit: float
+    limit: float | None  # None: no target, shown beside the one above it
     at_least: bool = False
     on_gpu: bool = False
     relative_to: dict | None = None  # the value is divided by that of this row
@@ -36,9 +37,9 @@ BOTH = dict(what="forward + backward")
 TRAINED = dict(encoder="edsr_baseline", processes=1, batch=4, lr_patch=48, precision="bf16-mixed", graphs=True)
 TARGETS = (
     Target("step at x4, IGConv / SPConv", "step", X4 | dict(case="IGConv"), "ratio", 1.45),
-    Target("the same by FLOPs", "step", X4 | dict(case="IGConv"), "flop_ratio", 1.21),
+    Target("the same by FLOPs", "step", X4 | dict(case="IGConv"), "flop_ratio", None),
     Target("step at x4, IGConv+ / SPConv", "step", X4 | dict(case="IGConv+"), "ratio", 1.75),
-    Target("the same by FLOPs", "step", X4 | dict(case="IGConv+"), "flop_ratio", 1.33),
+    Target("the same by FLOPs", "step", X4 | dict(case="IGConv+"), "flop_ratio", None),
     Target("step at x4, IGConv with dihedral averaging / without", "step", X4 | dict(case="IGConv, dihedral"), "ms",
            1.10, relative_to=X4 | dict(case="IGConv")),
     Target("kernel bank x4, time / layer by layer", "kernel_bank", BANK | BOTH | dict(scale=4), "ratio", 0.75),
@@ -59,6 +60,14 @@ TARGETS = (
 
 def tables(folder: Path, script: str) -> list[pd.DataFrame]:
     return [pd.read_csv(path) for path in sorted(folder.glob(f"{script}-*.csv"))]
+
+
+def precision_table(folder: Path) -> str:
+    """bf16 against float32 per scale (`precision.compare`), "not measured" without the file."""
+    path = folder / "precision.csv"
+    if not path.is_file():
+        return "not measured"
+    return compare(pd.read_csv(path)).to_markdown(index=False, floatfmt=".3f")
 
 
 def pick(table: pd.DataFrame, where: dict) -> pd.DataFrame:
@@ -84,10 +93,10 @@ def measured(target: Target, folder: Path) -> list[tuple[float, str]]:
 def target_table(folder: Path) -> str:
     lines = ["| what | target | measured | on |", "|---|---|---|---|"]
     for target in TARGETS:
-        limit = f"{'>=' if target.at_least else '<='} {target.limit:g}"
+        limit = "-" if target.limit is None else f"{'>=' if target.at_least else '<='} {target.limit:g}"
         for value, device in measured(target, folder) or [(None, "")]:
             number = "not measured" if value is None else f"{value:.3g}"
-            met = value is None or (value >= target.limit if target.at_least else value <= target.limit)
+            met = None in (value, target.limit) or (value >= target.limit if target.at_least else value <= target.limit)
             lines.append(f"| {target.text} | {limit} | {number}{'' if met else ' (missed)'} | {device} |")
     return "\n".join(lines)
 
@@ -98,6 +107,8 @@ SHOWN: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
     "profile_step": ("Parts of a step", lambda t: t[["upsampler", "part", "phase", "ms", "share", "of_peak"]]),
     "kernel_bank": ("Kernel banks", lambda t: t[["width", "scale", "what", "form", "ms", "ratio", "peak_mib",
                                                  "peak_ratio"]]),
+    "starts": ("Starts of IGConv, 2 layers of 64", lambda t: t[["start", "step", "l1", "psnr_y_db"]]),
+    "starts_paper_size": ("Starts of IGConv, 4 layers of 256", lambda t: t[["start", "step", "l1", "psnr_y_db"]]),
     "patches": ("Patches", lambda t: t[["case", "patches_per_s", "ratio"]]),
     "processes": ("Trainer over processes", lambda t: t[["upsampler", "processes", "step_ms", "ratio", "steps_per_s",
                                                          "data_wait_share"]]),
@@ -108,7 +119,9 @@ SHOWN: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
 def main(folder: Path = RESULTS) -> None:
     """Write README.md into the folder of the CSV files."""
     parts = ["# Measured speed", "Written by `python benchmarks/summary.py` from the CSV files beside it; "
-             "`benchmarks/README.md` says what the columns are.", "## Targets", target_table(folder)]  # fmt: skip
+             "`benchmarks/README.md` says what the columns are.", "## Targets", target_table(folder),
+             "## bf16 against float32: the sample study's IGConv+, three seeds each",
+             precision_table(folder)]  # fmt: skip
     for script, (title, shown) in SHOWN.items():
         for table in tables(folder, script):
             parts.append(f"## {title}: {table.device[0]}, {table.threads[0]} CPU thread(s), PyTorch {table.torch[0]}")
