@@ -10,7 +10,6 @@ from collections.abc import Callable
 import pandas as pd
 
 from igconv import findings, results
-from igconv.errors import InputError
 from igconv.tables import INGREDIENTS, over_all_sets, run_label
 from igconv.verdicts import COLUMNS, FIGURE_TOLERANCE, NOISE_DB, TOLERANCE, above, at_most, line, seed_count, together
 
@@ -167,13 +166,13 @@ def paper_figure() -> pd.DataFrame:
 
 
 def read(profile: str) -> dict[str, pd.DataFrame]:
-    """The tables of `CLAIMS` that a profile has; those it has not are empty."""
+    """The tables of `CLAIMS` that a profile has; those it has not are empty. Raises InputError for a damaged one."""
     found = {}
     for name, (_, file) in CLAIMS.items():
-        try:
-            found[name] = results.read_table(results.root(profile) / f"{file}.csv")
-        except InputError:  # no such file, or one without columns
-            found[name] = pd.DataFrame()
+        path = results.root(profile) / f"{file}.csv"
+        # A table without rows can be without columns, and then is an empty line.
+        known = path.is_file() and path.read_bytes() != b"\n"
+        found[name] = results.read_table(path) if known else pd.DataFrame()
     return found
 
 

@@ -229,3 +229,15 @@ def test_the_figure_shows_what_was_run_and_lists_the_rest():
     assert figure.get_supxlabel().startswith("not run:")
     with pytest.raises(InputError, match="no claim of the table was run"):
         figures.claims(claims.claims({}))
+
+
+def test_missing_tables_are_not_run_and_damaged_ones_are_named(results_root):
+    """A table without rows may be an empty line; an empty file is no table."""
+    assert all(table.empty for table in claims.read("smoke").values())
+    path = results_root / "smoke" / "tables" / "ablation.csv"
+    path.parent.mkdir(parents=True)
+    pd.DataFrame([]).to_csv(path, index=False)
+    assert claims.read("smoke")["ingredients"].empty
+    path.write_text("")
+    with pytest.raises(InputError, match=r"ablation\.csv"):
+        claims.read("smoke")

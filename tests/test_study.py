@@ -82,7 +82,8 @@ def test_sample_study_is_what_the_issue_asks():
 
 def test_sample_runs_share_one_budget():
     """The same >= 1500 steps, decaying rate, batch and data: no model has settings of its own."""
-    identity = {"seed", "upsampler", "scales", "variant", "dihedral", "igsample", "frequency_weight"}
+    identity = {"seed", "upsampler", "scales", "variant", "dihedral", "igsample", "frequency_weight",
+                "initialisation"}  # fmt: skip
     budgets = {tuple(sorted((k, str(v)) for k, v in dataclasses.asdict(run).items() if k not in identity))
                for run in study.runs("sample").values()}  # fmt: skip
     assert len(budgets) == 1
@@ -95,10 +96,10 @@ BLOCKS = {  # of the benchmark study: runs per seed, encoder, steps, and (upsamp
     "A": (14, "edsr_baseline", {100_000, 33_333}, {
         ("spconv", ""): 3, ("spconv", "third"): 3, ("spconv+", ""): 3, ("spconv+", "third"): 3, ("igconv", ""): 1,
         ("igconv+", ""): 1}),
-    "B": (11, "edsr_baseline", {30_000}, {
+    "B": (13, "edsr_baseline", {30_000}, {
         ("igconv", "fft"): 1, ("igconv", "igsample"): 1, ("igconv", "dihedral"): 1, ("igconv+", "no_fft"): 1,
         ("igconv+", "no_igsample"): 1, ("igconv+", "no_dihedral"): 1, ("igconv", "30k"): 1, ("igconv+", "30k"): 1,
-        ("spconv", "30k"): 3}),
+        ("spconv", "30k"): 3, ("igconv", "spconv_init"): 1, ("igconv+", "spconv_init"): 1}),
     "C": (2, "edsr_baseline", {30_000}, {("spconv", "heads_30k"): 1, ("liif", "30k"): 1}),
     "D": (4, "smfanet_plus", {30_000}, {
         (upsampler, variant): 1 for upsampler in ("igconv", "igconv+") for variant in ("from_x2", "from_x2_frozen")}),
@@ -123,7 +124,7 @@ def test_benchmark_blocks_in_order_of_value():
 def test_benchmark_runs_share_all_but_what_is_compared():
     """Batch, patch, schedule, data and precision are the same everywhere; no upsampler has a rate of its own."""
     identity = {"encoder", "upsampler", "scales", "variant", "seed", "steps", "dihedral", "igsample",
-                "frequency_weight", "start_from", "freeze_encoder"}  # fmt: skip
+                "frequency_weight", "start_from", "freeze_encoder", "initialisation"}  # fmt: skip
     assert len({tuple(sorted((k, str(v)) for k, v in dataclasses.asdict(run).items() if k not in identity))
                 for run in study.runs("benchmark").values()}) == 1  # fmt: skip
 
