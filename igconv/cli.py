@@ -23,7 +23,7 @@ def train(
 
     Args:
         run: name of the run (an unknown one lists the names).
-        profile: sample, benchmark or paper.
+        profile: sample, cpu, benchmark or paper.
         accelerator: auto, cpu or cuda.
         devices: number of devices on this machine (or per node).
         nodes: number of machines, each of which is given this command by torchrun or SLURM.
@@ -56,7 +56,7 @@ def evaluate(
 
     Args:
         name: of a run, of published weights (smfanet_plus_df2k_x2), or bicubic.
-        profile: sample, benchmark or paper.
+        profile: sample, cpu, benchmark or paper.
         device: cpu or cuda.
         lr: made (MATLAB's bicubic of HR) or stored (LR_bicubic/X2/... beside HR).
         self_ensemble: mean over the eight flips and rotations of the input.

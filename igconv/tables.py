@@ -17,7 +17,8 @@ from igconv.study import Run
 INGREDIENTS = {"no_fft": "frequency loss", "no_igsample": "IGSample", "no_dihedral": "dihedral averaging",
                "fft": "frequency loss", "igsample": "IGSample", "dihedral": "dihedral averaging"}  # fmt: skip
 VARIANTS = {"heads_30k": "one encoder, three heads, 30k", "from_x2": "encoder from x2",
-            "from_x2_frozen": "encoder from x2, frozen", "spconv_init": "SPConv's start"}  # fmt: skip
+            "from_x2_frozen": "encoder from x2, frozen", "from_x2_tuned": "encoder from x2, frozen at first",
+            "spconv_init": "SPConv's start", "third": "a third of the steps"}  # fmt: skip
 NAMES = {"spconv": "SPConv", "spconv+": "SPConv+", "igconv": "IGConv", "igconv+": "IGConv+", "liif": "LIIF"}
 # our encoder -> the paper's name of it, for those in its tables
 PAPER_ENCODERS = {"edsr": "EDSR", "smfanet_plus": "SMFANet+", "hit_srf": "HiT-SRF", "mambair_light": "MambaIR-light",

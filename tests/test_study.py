@@ -249,7 +249,7 @@ def test_fine_tuning_starts_from_the_same_model():
 
 def test_unknown_profile_and_run_list_the_choice():
     """The value and what is allowed, in one line."""
-    with pytest.raises(InputError, match=r"full.*benchmark, paper, sample"):
+    with pytest.raises(InputError, match=r"full.*benchmark, cpu, paper, sample"):
         study.runs("full")
     with pytest.raises(InputError, match=r"edsr-x.*edsr_tiny-igconv\+-s0") as error:
         study.get("sample", "edsr-x")
