@@ -1,7 +1,6 @@
 # The order of the study: which notebook needs what, and what it leaves. Called by run_all.sh through igconv.driver.
 # Executed notebooks stand under `log:`, because Snakemake deletes the outputs of a failed job and keeps its logs.
 # A run's last.ckpt is not declared at all, so that a second try resumes from it.
-import re
 import sys
 
 from igconv import results, study
@@ -11,6 +10,10 @@ ROOT = results.root(PROFILE)
 RUNS = study.runs(PROFILE)
 # A changed table of runs changes these; paths are no trigger, because a moved folder is no new study.
 SETTINGS = [run.config_hash() for run in RUNS.values()]
+# What a training asks of a cluster, to be adapted; on one machine it counts for nothing.
+CLUSTER = dict(runtime=1440, mem_mb=32000, cpus_per_task=4, gres="gpu:1")
+# On a GPU `run_all.sh --graphs`.
+TRAIN_OPTIONS = f" graphs={config['graphs']}" if "graphs" in config else ""
 EXECUTE = f'"{sys.executable}" -m igconv.notebooks {{input.notebook:q}} {{log.notebook:q}} profile={PROFILE}'
 
 
@@ -35,22 +38,23 @@ rule data:
     log: notebook=executed("00_data")
     shell: EXECUTE
 
-rule train:
-    input:
-        lambda wildcards: weights([r for r in [RUNS[wildcards.run].start_from] if r in RUNS]),
-        notebook=notebook("01_train"),
-    output:
-        f"{ROOT}/runs/{{run}}/model.safetensors",
-        f"{ROOT}/runs/{{run}}/record.csv",
-        f"{ROOT}/runs/{{run}}/config.json",
-        f"{ROOT}/runs/{{run}}/provenance.json",
-    log: notebook=executed("01_train-{run}")
-    wildcard_constraints: run="|".join(re.escape(name) for name in RUNS)
-    # A changed entry in the table of runs changes this hash, and the run is made again.
-    params: settings=lambda wildcards: RUNS[wildcards.run].config_hash()
-    # Trainings first: the short analyses fill the cores at the end.
-    priority: 1
-    shell: EXECUTE + " run={wildcards.run}"
+# A rule per run, because priorities belong to rules: trainings come in the order of the table, which is what says most
+# first, and before all else; the short analyses fill the cores at the end.
+for place, run in enumerate(RUNS.values()):
+    rule:
+        name: f"train_{place}"
+        input:
+            weights([run.start_from] if run.start_from in RUNS else []),
+            notebook=notebook("01_train"),
+        output:
+            [f"{ROOT}/runs/{run.name}/{file}" for file in
+             ("model.safetensors", "record.csv", "config.json", "provenance.json")],
+        log: notebook=executed(f"01_train-{run.name}")
+        # A changed entry in the table of runs changes this hash, and the run is made again.
+        params: settings=run.config_hash()
+        priority: len(RUNS) - place
+        resources: **CLUSTER
+        shell: EXECUTE + f" run={run.name}" + TRAIN_OPTIONS
 
 rule evaluate:
     input: weights(RUNS), rules.data.output, notebook=notebook("02_evaluate")
@@ -87,7 +91,8 @@ rule efficiency:
     input: weights(RUNS), notebook=notebook("06_efficiency")
     output:
         [f"{ROOT}/analysis/efficiency/{name}.csv" for name in
-         ("upsamplers", "sweep", "models", "encoders", "stored", "generation", "budget", "budget_summary")],
+         ("upsamplers", "sweep", "models", "alternatives", "encoders", "stored", "generation", "budget",
+          "budget_summary")],
     log: notebook=executed("06_efficiency")
     # It measures time, so nothing may run beside it.
     threads: workflow.cores

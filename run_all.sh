@@ -5,16 +5,19 @@ cd "$(dirname "$0")"
 
 usage() {
   cat <<'TEXT'
-usage: ./run_all.sh [sample|benchmark|paper|test] [--dry-run] [--jobs N] [--keep-going] [--slurm] [--help]
+usage: ./run_all.sh [sample|cpu|benchmark|paper|test] [--dry-run] [--jobs N] [--keep-going]
+                     [--graphs] [--slurm] [--help]
 
   sample      (default) the whole study on photographs bundled with scikit-image, on any CPU
+  cpu         the benchmark study at a budget for CPUs, some hours; what is committed in results/cpu
   benchmark   T91 + BSD200 + SunHays80, tested on Set5, Set14, B100, Urban100; one GPU
   paper       the paper's own protocol
   test        lint, unit tests, and every notebook on a shrunken study; further words go to pytest
 
   --dry-run     list the runs with their budgets and what is still to do
-  --jobs N      CPU cores to use (default: all for sample, 1 otherwise)
+  --jobs N      CPU cores to use, and trainings side by side (default: all for sample and cpu, 1 otherwise)
   --keep-going  go on with independent steps after a failure
+  --graphs      train with CUDA graphs
   --slurm       send every step to a SLURM cluster (profiles/slurm/config.yaml)
 
 Results: results/<profile>/, the report: results/<profile>/report/index.html
@@ -26,8 +29,8 @@ profile=sample
 case "${1:-}" in
   -h | --help) usage; exit 0 ;;
   -* | "") ;;
-  sample | benchmark | paper | smoke | test) profile=$1; shift ;;
-  *) echo "error: unknown profile '$1'; choose from sample, benchmark, paper, test" >&2; exit 2 ;;
+  sample | cpu | benchmark | paper | smoke | test) profile=$1; shift ;;
+  *) echo "error: unknown profile '$1'; choose from sample, cpu, benchmark, paper, test" >&2; exit 2 ;;
 esac
 for word in "$@"; do
   if [[ $word == -h || $word == --help ]]; then usage; exit 0; fi
@@ -74,7 +77,8 @@ fi
 
 if [[ $profile == test ]]; then
   for word in "$@"; do
-    if [[ $word == --dry-run || $word == --jobs || $word == --keep-going || $word == --slurm ]]; then
+    if [[ $word == --dry-run || $word == --jobs || $word == --keep-going ||
+      $word == --graphs || $word == --slurm ]]; then
       echo "error: $word is an option of the profiles; test hands its words to pytest" >&2
       exit 2
     fi

@@ -61,6 +61,15 @@ def test_continues_after_sigkill_without_repeating_finished_runs(smoke):
         assert (root / "runs" / run / "record.csv").read_text() == record
 
 
+def test_trainings_start_in_the_order_of_the_table(smoke):
+    """What says most comes first, so that an interrupted study has lost its end only."""
+    root = smoke[0]
+    log = (root.parent / "first.log").read_text() + smoke[2]
+    started = re.findall(r"> 01_train (\S+)", log)
+    order = list(study.runs("smoke"))
+    assert list(dict.fromkeys(started)) == order
+
+
 def test_shows_steps_and_ends_with_the_table_and_the_report(smoke):
     root, _, output = smoke
     assert re.search(r"^\[\d+/\d+\] < 09_tables: \d+ s$", output, re.MULTILINE)
@@ -147,7 +156,7 @@ with exclusive({str(folder / ".lock")!r}, wait=False, who="x"):
 
 
 def test_dry_run_lists_every_run_with_its_budget(tmp_path):
-    for profile in ("sample", "benchmark", "paper"):
+    for profile in ("sample", "cpu", "benchmark", "paper"):
         done = call(profile, "--dry-run", results_folder=tmp_path)
         assert done.returncode == 0
         for name, run in study.runs(profile).items():
@@ -182,11 +191,11 @@ def shell(*words: str) -> subprocess.CompletedProcess:
 def test_run_all_help_and_unknown_profile_need_no_environment():
     helped = shell("--help")
     assert helped.returncode == 0
-    for word in ("sample", "benchmark", "paper", "test", "--dry-run", "--jobs", "--keep-going"):
+    for word in ("sample", "cpu", "benchmark", "paper", "test", "--dry-run", "--jobs", "--keep-going"):
         assert word in helped.stdout
     unknown = shell("sampel")
     assert unknown.returncode == 2
-    assert unknown.stderr == "error: unknown profile 'sampel'; choose from sample, benchmark, paper, test\n"
+    assert unknown.stderr == "error: unknown profile 'sampel'; choose from sample, cpu, benchmark, paper, test\n"
 
 
 def test_plan_marks_trained_runs(monkeypatch, tmp_path):
