@@ -27,12 +27,10 @@ def psnr(difference: pd.DataFrame) -> list[dict]:
         for row in part.itertuples():
             # "Equal" is a band around zero: the noise is in its target already.
             seeds = 2 if model == "IGConv" else row.seeds
-            measure = f"PSNR-Y minus that of {row.baseline}, equal steps per model; {row.images} images, " + seed_count(
-                row.seeds
-            )
+            measure = f"PSNR-Y minus that of {row.baseline}; {row.images} images, {seed_count(row.seeds)}"
             lines.append(line(
-                f"{model}: {claim}", encoder, "dB", measure, f"x{row.scale}", row.difference_db, row.low_db,
-                row.high_db, target, above(row.difference_db, row.low_db, row.high_db, target, seeds),
+                f"{model}: {claim}", f"{encoder}, {row.budget}", "dB", measure, f"x{row.scale}", row.difference_db,
+                row.low_db, row.high_db, target, above(row.difference_db, row.low_db, row.high_db, target, seeds),
             ))  # fmt: skip
     return _collapsed(lines)
 

@@ -214,7 +214,7 @@ def from_published(base: Run, steps: int = 30_000) -> list[Run]:
 
 
 def _cpu() -> list[Run]:
-    """Blocks A and D at a budget that two CPU cores hold in hours: a small encoder, few steps, one seed.
+    """Blocks A and D, and one run of C, at a budget that two CPU cores hold: a small encoder, few steps, one seed.
 
     Published encoders are kept at first, so that a rate for new weights does them no harm, and then trained along.
     """
@@ -227,7 +227,8 @@ def _cpu() -> list[Run]:
     frozen = [run for run in from_published(replace(base, encoder="smfanet_plus"), 1_200) if run.freeze_encoder]
     last = replace(frozen[-1], variant="from_x2_tuned", start_from=frozen[-1].name, freeze_encoder=False, steps=700,
                    learning_rate=2e-4)  # fmt: skip
-    return [*main, *started_like_spconv([igconv(base)]), *frozen, last]
+    heads = replace(base, upsampler="spconv", variant="heads")  # of block C; LIIF takes too long here
+    return [*main, *started_like_spconv([igconv(base)]), *frozen, last, heads]
 
 
 def _paper() -> list[Run]:
@@ -320,6 +321,22 @@ def get(profile: str, name: str) -> Run:
     """One run. Raises InputError that lists the names for an unknown one."""
     table = runs(profile)
     return table[choose(name, table, f"run of profile {profile}")]
+
+
+def first_of(profile: str, upsampler: str) -> Run:
+    """The first run of a profile with an upsampler. Raises InputError when it has none."""
+    table = runs(profile).values()
+    choose(upsampler, {run.upsampler for run in table}, f"upsampler of profile {profile}")
+    return next(run for run in table if run.upsampler == upsampler)
+
+
+def encoder_of(profile: str, encoder: str = "") -> str:
+    """The encoder that a notebook looks at: the one asked for, or that of the first run of the profile.
+
+    Raises InputError for one that no run of the profile has.
+    """
+    known = list(dict.fromkeys(run.encoder for run in runs(profile).values()))
+    return choose(encoder or known[0], known, f"encoder of profile {profile}")
 
 
 def learning_rate(run: Run, step: int) -> float:

@@ -16,9 +16,10 @@ from igconv.study import Run
 
 INGREDIENTS = {"no_fft": "frequency loss", "no_igsample": "IGSample", "no_dihedral": "dihedral averaging",
                "fft": "frequency loss", "igsample": "IGSample", "dihedral": "dihedral averaging"}  # fmt: skip
-VARIANTS = {"heads_30k": "one encoder, three heads, 30k", "from_x2": "encoder from x2",
-            "from_x2_frozen": "encoder from x2, frozen", "from_x2_tuned": "encoder from x2, frozen at first",
-            "spconv_init": "SPConv's start", "third": "a third of the steps"}  # fmt: skip
+VARIANTS = {"heads": "one encoder, three heads", "heads_30k": "one encoder, three heads, 30k",
+            "from_x2": "encoder from x2", "from_x2_frozen": "encoder from x2, frozen",
+            "from_x2_tuned": "encoder from x2, frozen at first", "spconv_init": "SPConv's start",
+            "third": "a third of the steps"}  # fmt: skip
 NAMES = {"spconv": "SPConv", "spconv+": "SPConv+", "igconv": "IGConv", "igconv+": "IGConv+", "liif": "LIIF"}
 # our encoder -> the paper's name of it, for those in its tables
 PAPER_ENCODERS = {"edsr": "EDSR", "smfanet_plus": "SMFANet+", "hit_srf": "HiT-SRF", "mambair_light": "MambaIR-light",
@@ -26,6 +27,8 @@ PAPER_ENCODERS = {"edsr": "EDSR", "smfanet_plus": "SMFANet+", "hit_srf": "HiT-SR
 # an encoder that only fixed-scale models have -> the encoder of the multi-scale models they are compared with
 BASELINE_OF = {"mambair_light_baseline": "mambair_light"}
 MAIN_VARIANTS = ("", "finetune")  # what stands for a model in comparisons
+# how a multi-scale model is compared with fixed-scale ones -> the variants of these that it is compared with
+BUDGETS = {"equal steps per model": MAIN_VARIANTS, "equal total steps": ("third",)}
 PAPER_TABLES = ("table2_div2k", "table3_df2k", "table4_pretrain")
 
 
@@ -181,21 +184,28 @@ def over_all_sets(difference: pd.DataFrame) -> pd.DataFrame:
 
 
 def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
-    """IGConv and IGConv+ against the fixed-scale model of each scale, at equal steps: `paired_difference` over all
-    images (dataset "all") and, where there are several test sets, for each of them."""
+    """IGConv and IGConv+ against the fixed-scale model of each scale: `paired_difference` over all images (dataset
+    "all") and, where there are several test sets, for each of them.
+
+    Column ``budget`` is a key of `BUDGETS`: at equal steps per model the fixed-scale models of three scales have had
+    three times the steps of the multi-scale model together, at equal total steps as many.
+    """
     lines = []
     for encoder in dict.fromkeys(run.encoder for run in runs.values() if run.encoder not in BASELINE_OF):
-        own = [run for run in runs.values()
-               if BASELINE_OF.get(run.encoder, run.encoder) == encoder and run.variant in MAIN_VARIANTS]  # fmt: skip
-        for upsampler in ("igconv", "igconv+"):
-            multi = [run.name for run in own if run.upsampler == upsampler]
-            for baseline in ("spconv", "spconv+"):
-                for scale in sorted({s for run in own if run.upsampler == baseline for s in run.scales}):
-                    fixed = [run.name for run in own if run.upsampler == baseline and run.scales == (scale,)]
-                    for dataset, part in _per_set(rows).items() if multi and fixed else ():
-                        lines.append(dict(encoder=encoder, model=run_label(upsampler), baseline=run_label(baseline),
-                                          scale=scale, dataset=dataset,
-                                          **paired_difference(part, multi, fixed, scale)))  # fmt: skip
+        own = [run for run in runs.values() if BASELINE_OF.get(run.encoder, run.encoder) == encoder]
+        for upsampler, (budget, variants), baseline in product(
+            ("igconv", "igconv+"), BUDGETS.items(), ("spconv", "spconv+")
+        ):
+            multi = [run.name for run in own if run.upsampler == upsampler and run.variant in MAIN_VARIANTS]
+            candidates = [
+                run for run in own if run.upsampler == baseline and run.variant in variants and len(run.scales) == 1
+            ]
+            for scale in sorted({s for run in candidates for s in run.scales}) if multi else ():
+                fixed = [run.name for run in candidates if run.scales == (scale,)]
+                for dataset, part in _per_set(rows).items():
+                    lines.append(dict(encoder=encoder, model=run_label(upsampler), baseline=run_label(baseline),
+                                      budget=budget, scale=scale, dataset=dataset,
+                                      **paired_difference(part, multi, fixed, scale)))  # fmt: skip
     return pd.DataFrame(lines)
 
 
@@ -219,6 +229,51 @@ def ablation(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def is_alternative(run: Run) -> bool:
+    """Whether a run is what a user might pick instead of IGConv: one encoder with a head per scale, or LIIF."""
+    return run.upsampler == "liif" or (run.upsampler.startswith("spconv") and len(run.scales) > 1)
+
+
+def alternatives(rows: pd.DataFrame, runs: dict[str, Run], costs: pd.DataFrame) -> pd.DataFrame:
+    """What a user would pick instead of IGConv, beside IGConv, IGConv+ and three SPConv networks of equal steps.
+
+    Args:
+        costs: `igconv.analysis.efficiency.model_costs` of one encoder; the largest LR size counts, and the
+            instantiated form where there is one.
+
+    Returns:
+        encoder, model, networks, steps, PSNR-Y in dB per scale (means over the images of all sets), and of one network
+        at one scale latency_ms, parameters and peak_memory_mib. Empty for a study without such runs.
+    """
+    others = [run for run in runs.values() if is_alternative(run)]
+    lines: dict[tuple, dict] = {}
+    for run in runs.values():
+        beside = next((o for o in others if (o.encoder, o.steps, o.seed) == (run.encoder, run.steps, run.seed)), None)
+        plain = run.initialisation == "authors" and run.variant not in INGREDIENTS and not run.start_from
+        if beside is None or not plain or run.upsampler == "spconv+":
+            continue
+        label = run_label(run.upsampler, run.variant)
+        networks = "one for all" if len(run.scales) > 1 else "one per scale"
+        key = (run.encoder, label, networks)
+        line = lines.setdefault(key, dict(zip(("encoder", "model", "networks"), key, strict=True), steps=run.steps))
+        own = rows[rows.run == run.name]
+        line |= {f"x{scale} psnr_y_db": own[own.scale == scale].psnr_y_db.mean() for scale in run.scales}
+        if len(costs):
+            line |= _cost_of(costs, label, NAMES[run.upsampler])
+    return pd.DataFrame(lines.values())
+
+
+def _cost_of(costs: pd.DataFrame, *labels: str) -> dict:
+    """Latency, parameters and memory of the first of the labels that was measured, at the largest size."""
+    columns = ["latency_ms", "parameters", "peak_memory_mib", "lr_width_px", "lr_height_px"]
+    own = next((part for label in labels if len(part := costs[costs.model == label])), None)
+    if own is None:
+        return {}
+    own = own[own.lr_width_px == own.lr_width_px.max()]
+    form = "instantiated" if (own.form == "instantiated").any() else own.form.iloc[0]
+    return own[own.form == form].iloc[0][columns].to_dict()
+
+
 def published() -> pd.DataFrame:
     """The paper's tables 2 to 4: encoder, upsampler, scale, dataset, psnr, ssim."""
     return pd.concat([pd.read_csv(results.PROJECT / "data" / "paper" / f"{t}.csv") for t in PAPER_TABLES])
@@ -233,10 +288,10 @@ def bicubic_beside_literature(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def models_beside_paper(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means of published models per set and scale, beside those of the paper's tables 2 to 4 where it has them."""
+    """Means of published models and of own runs per set and scale, beside those of the paper's tables 2 to 4 where it
+    has one for the encoder and the upsampler, whatever the budget of the own run was."""
     keys = ["encoder", "upsampler", "scale", "dataset"]
-    models = rows[rows.variant.str.startswith("published")]
-    ours = models.groupby(["run", *keys], sort=False)[["psnr_y_db", "ssim_y"]].mean().reset_index()
+    ours = rows.groupby(["run", "variant", *keys], sort=False)[["psnr_y_db", "ssim_y"]].mean().reset_index()
     ours = ours.assign(encoder=ours.encoder.map(PAPER_ENCODERS), upsampler=ours.upsampler.map(NAMES))
     paper = published().rename(columns={"psnr": "paper_psnr_db", "ssim": "paper_ssim"})
     table = ours.merge(paper, on=keys)
@@ -245,9 +300,11 @@ def models_beside_paper(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside_paper(difference: pd.DataFrame) -> pd.DataFrame:
-    """PSNR gains of IGConv and IGConv+ over the fixed-scale model: this study's and the paper's, a line per encoder."""
+    """PSNR gains of IGConv and IGConv+ over the fixed-scale model of equal steps: this study's and the paper's, a line
+    per encoder."""
     lines = []
-    for row in over_all_sets(difference).itertuples():
+    equal_steps = difference[difference.budget == next(iter(BUDGETS))] if len(difference) else difference
+    for row in over_all_sets(equal_steps).itertuples():
         lines.append(dict(source="this study", encoder=row.encoder, baseline=row.baseline, model=row.model,
                           scale=row.scale, difference_db=row.difference_db))  # fmt: skip
     means = published().groupby(["encoder", "scale", "upsampler"], sort=False).psnr.mean().unstack()

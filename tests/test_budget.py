@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -23,7 +24,8 @@ def trained(tmp_path, monkeypatch):
         folder = results.run_folder(run.profile, run.name)
         model = build_model(run.encoder, run.upsampler, **run.model_options())
         checkpoints.save(model, folder / "model.safetensors")
-        pd.DataFrame(dict(step=[3, 6], seconds=[1.0, 2.5])).to_csv(folder / "record.csv", index=False)
+        record = dict(step=[3, 6], seconds=[1.0, 2.5], peak_memory_mb=[90, 100], psnr_y_db=[np.nan, 20.0])
+        pd.DataFrame(record).to_csv(folder / "record.csv", index=False)
         results.write_json(dict(device="abacus"), folder / "provenance.json")
     return runs
 
@@ -42,6 +44,25 @@ def test_training_budget_of_three_models_against_one(trained):
     assert math.isclose(three.training_seconds, 7.5)
     assert three.images == 3 * one.images
     assert three.stored_parameters == budget.stored_parameters.iloc[:3].sum()
+
+
+def test_costs_of_every_run_of_a_table(trained):
+    """Also of those that were not made; weights are not needed once the evaluation noted their hash."""
+    costs = budgets.run_costs(trained)
+    assert costs.run.tolist() == [run.name for run in trained]
+    assert costs.state.tolist() == ["trained"] * 4 + ["not run"]
+    first, last = costs.iloc[0], costs.iloc[-1]
+    assert (first.seconds, first.steps_per_s, first.peak_memory_mb, first.device) == (2.5, 2.4, 100, "abacus")
+    assert pd.isna(last.seconds)
+    assert last.steps == trained[-1].steps
+    weights = results.run_folder(trained[0].profile, trained[0].name) / "model.safetensors"
+    assert first.weights_sha256 == checkpoints.sha256(weights)
+    weights.unlink()
+    assert budgets.run_costs(trained).weights_sha256[0] == ""
+    rows = results.rows_file(trained[0].profile, trained[0].name)
+    results.write_table(pd.DataFrame(dict(weights_sha256=["abc"])), rows)
+    assert budgets.run_costs(trained).weights_sha256[0] == "abc"
+    assert budgets.training_budget(trained).stored_parameters.notna().all()
 
 
 def test_a_missing_scale_of_a_triple_gives_no_sum(trained):

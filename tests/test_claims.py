@@ -11,7 +11,8 @@ from igconv.verdicts import above
 
 
 def difference(value, low, high, model="IGConv+", scale=2, seeds=3, **changes):
-    return dict(encoder="e", model=model, baseline="SPConv", scale=scale, dataset="all", difference_db=value,
+    return dict(encoder="e", model=model, baseline="SPConv", budget="equal steps per model", scale=scale,
+                dataset="all", difference_db=value,
                 low_db=low, high_db=high, images=5, seeds=seeds) | changes  # fmt: skip
 
 
@@ -47,6 +48,13 @@ def test_psnr_is_over_all_sets_and_against_spconv_where_it_is():
              difference(-1, -1.1, -0.9, baseline="SPConv+")]  # fmt: skip
     assert verdicts(claims.psnr(pd.DataFrame(lines))) == ["reproduced"]
     assert verdicts(claims.psnr(pd.DataFrame(lines[2:]))) == ["differs"]  # the only baseline there is
+
+
+def test_each_budget_is_a_claim_of_its_own():
+    lines = [difference(-0.2, -0.3, -0.1), difference(0.2, 0.1, 0.3, budget="equal total steps")]
+    found = claims.psnr(pd.DataFrame(lines))
+    assert [line["about"] for line in found] == ["e, equal steps per model", "e, equal total steps"]
+    assert verdicts(found) == ["differs", "reproduced"]
 
 
 def test_planned_scales_of_which_none_was_run_are_one_line():

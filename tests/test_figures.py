@@ -182,7 +182,7 @@ def test_gain_is_the_mean_difference_to_bicubic():
 
 
 def test_styles_are_one_per_run_kind():
-    assert figures.style("spconv", "third")[0] == "SPConv (third)"
+    assert figures.style("spconv", "third")[0] == "SPConv (a third of the steps)"
     _, colours = figures.labelled(rows())
     assert list(colours) == ["bicubic", "SPConv", "IGConv+", "IGConv+ − frequency loss"]
     assert len(set(colours.values())) == 4

@@ -84,9 +84,10 @@ def test_blocks_c_and_d_stay_out_of_the_comparisons():
     for compare in (tables.fixed_vs_multi, tables.ablation):
         pd.testing.assert_frame_equal(compare(strange, runs), compare(plain, runs))
     found = tables.fixed_vs_multi(plain, runs)
-    assert found.groupby(["encoder", "model", "baseline"]).scale.apply(list).map(lambda s: s == [2, 3, 4]).all()
+    scales = found.groupby(["encoder", "model", "baseline", "budget"]).scale.apply(list)
+    assert scales.map(lambda s: s == [2, 3, 4]).all()
     assert set(found.encoder) == {"edsr_baseline", "smfanet_plus"}
-    assert len(found) == 2 * 2 * 2 * 3
+    assert len(found) == 2 * 2 * 2 * 2 * 3
 
 
 def test_an_ablation_has_its_own_start():
@@ -123,12 +124,53 @@ def test_main_table_has_lines_for_blocks_c_and_d():
 
 def test_paper_gains_equal_those_of_the_published_tables():
     """EDSR, mean of five sets: IGConv+ over SPConv+ is +.082, +.144, +.182 dB (FACTS, section 3)."""
-    table = tables.beside_paper(
-        pd.DataFrame([dict(encoder="e", baseline="SPConv", model="IGConv", scale=2, difference_db=1.0)])
-    )
+    own = dict(encoder="e", baseline="SPConv", model="IGConv", scale=2)
+    differences = [own | dict(budget=b, difference_db=db) for b, db in zip(tables.BUDGETS, (1.0, 5.0), strict=True)]
+    table = tables.beside_paper(pd.DataFrame(differences))
     line = table[(table.source == "paper") & (table.encoder == "EDSR") & (table.model == "IGConv+")].iloc[0]
     assert [line[f"x{s} difference_db"] for s in (2, 3, 4)] == pytest.approx([0.082, 0.144, 0.182], abs=1e-6)
     assert line.baseline == "SPConv+"
+    assert table[table.source == "this study"]["x2 difference_db"].tolist() == [1.0], "of equal steps alone"
+
+
+def test_fixed_scale_models_of_a_third_of_the_steps_are_compared_at_equal_total_steps():
+    runs = study.runs("benchmark")
+    table = benchmark_rows({"-spconv-x": 31.0, "-spconv-third-x": 29.0})
+    found = tables.fixed_vs_multi(table, runs).query("encoder == 'edsr_baseline' and baseline == 'SPConv'")
+    means = found.groupby("budget").difference_db.mean()
+    assert means.to_dict() == pytest.approx({"equal steps per model": -1.0, "equal total steps": 1.0})
+
+
+def test_alternatives_stand_beside_models_of_equal_steps():
+    """Block C of the benchmark: LIIF and three heads beside the 30,000-step references, with what they cost."""
+    costs = pd.DataFrame([
+        dict(model=model, form=form, lr_width_px=width, lr_height_px=width, latency_ms=ms, parameters=7,
+             peak_memory_mib=1.0)
+        for model, form, width, ms in (("IGConv", "as trained", 64, 9.0), ("IGConv", "instantiated", 64, 5.0),
+                                       ("IGConv", "instantiated", 32, 1.0), ("LIIF (30k)", "as trained", 64, 80.0))
+    ])  # fmt: skip
+    found = tables.alternatives(benchmark_rows({"liif": 28.0}), study.runs("benchmark"), costs).set_index("model")
+    assert set(found.index) == {"LIIF (30k)", "SPConv (one encoder, three heads, 30k)", "IGConv (30k)", "IGConv+ (30k)",
+                                "SPConv (30k)"}  # fmt: skip
+    assert set(found.steps) == {30_000}
+    assert found.networks["SPConv (30k)"] == "one per scale"
+    assert found["x2 psnr_y_db"].to_dict() == {name: 28.0 if "LIIF" in name else 30.0 for name in found.index}
+    assert found.latency_ms["LIIF (30k)"] == 80.0
+    assert found.latency_ms["IGConv (30k)"] == 5.0, "instantiated, at the largest size, of the same architecture"
+    assert np.isnan(found.latency_ms["SPConv (30k)"]), "not measured"
+    assert tables.alternatives(benchmark_rows({}), study.runs("sample"), costs).empty
+
+
+def test_own_runs_stand_beside_the_paper_too():
+    """SMFANet+ with IGConv+ from published weights: Table 3 has the encoder and the upsampler."""
+    name = "smfanet_plus-igconv+-from_x2-s0"
+    run = study.get("benchmark", name)
+    table = rows({name: [38.0]}).query("scale == 2")
+    table = table.assign(encoder=run.encoder, upsampler=run.upsampler, variant=run.variant, dataset="Set5", ssim_y=0.9)
+    (line,) = tables.models_beside_paper(table).to_dict("records")
+    assert line["run"] == name
+    assert line["difference_db"] == pytest.approx(38.0 - line["paper_psnr_db"])
+    assert tables.models_beside_paper(table.assign(encoder="edsr_tiny")).empty
 
 
 def test_interval_of_a_mean():

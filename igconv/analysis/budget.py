@@ -9,35 +9,66 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from igconv import results, study
+from igconv import checkpoints, results, study
 from igconv.encoders import ENCODERS
 from igconv.errors import choose
 from igconv.model import build_model
 from igconv.study import Run
 from igconv.tables import BASELINE_OF, MAIN_VARIANTS, NAMES, PAPER_ENCODERS
 
+RUN_COSTS = ("run", "state", "steps", "batch", "lr_patch", "seconds", "steps_per_s", "peak_memory_mb",
+             "validation_psnr_y_db", "device", "processes", "threads", "precision", "torch", "git_commit",
+             "weights_sha256")  # fmt: skip
 STORED = ("encoder", "paper_encoder", "baseline", "model", "scales", "fixed_models", "fixed_parameters",
           "multi_parameters", "ratio")  # fmt: skip
+
+
+def run_costs(runs: Sequence[Run]) -> pd.DataFrame:
+    """`RUN_COSTS`, a row for every run of a table, also for those that were not made, whose ``state`` is "not run".
+
+    Read from record.csv and provenance.json, so weights need not be here. ``seconds`` is training time without
+    validation and checkpoints, of the device for a single process; ``weights_sha256`` is of model.safetensors.
+    """
+    rows = []
+    for run in runs:
+        row = dict(run=run.name, state="not run", steps=run.steps, batch=run.batch, lr_patch=run.lr_patch)
+        folder = results.run_folder(run.profile, run.name)
+        if (folder / "record.csv").is_file() and (folder / "provenance.json").is_file():
+            record, facts = pd.read_csv(folder / "record.csv"), json.loads((folder / "provenance.json").read_text())
+            seconds = float(record.seconds.iloc[-1])
+            row |= dict(state="trained", seconds=seconds, steps_per_s=int(record.step.iloc[-1]) / seconds,
+                        peak_memory_mb=record.peak_memory_mb.iloc[-1], validation_psnr_y_db=record.psnr_y_db.iloc[-1],
+                        device=facts["device"], processes=facts.get("world_size"), threads=facts.get("threads"),
+                        precision=facts.get("precision"), torch=facts.get("versions", {}).get("torch"),
+                        git_commit=facts.get("git_commit"), weights_sha256=_weights_sha256(run))  # fmt: skip
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(RUN_COSTS))
+
+
+def _weights_sha256(run: Run) -> str:
+    """Of the weights where they are here, else that its evaluation noted."""
+    weights = results.run_folder(run.profile, run.name) / "model.safetensors"
+    if weights.is_file():
+        return checkpoints.sha256(weights)
+    rows = results.rows_file(run.profile, run.name)
+    return results.read_table(rows).weights_sha256.iloc[0] if rows.is_file() else ""
 
 
 def training_budget(runs: Sequence[Run]) -> pd.DataFrame:
     """What each finished run took: run, encoder, upsampler, variant, scales, seed, steps, images, training_seconds,
     stored_parameters, device. Runs that were not made are left out."""
-    from igconv.checkpoints import read_weights
-
+    costs = run_costs(runs).set_index("run")
     rows = []
     for run in runs:
-        folder = results.run_folder(run.profile, run.name)
-        if not all((folder / name).is_file() for name in ("record.csv", "provenance.json", "model.safetensors")):
-            continue
-        record, facts = pd.read_csv(folder / "record.csv"), json.loads((folder / "provenance.json").read_text())
-        weights = read_weights(folder / "model.safetensors")
-        rows.append(dict(
-            run=run.name, encoder=run.encoder, upsampler=run.upsampler, variant=run.variant,
-            scales="-".join(map(str, run.scales)), seed=run.seed, steps=int(record.step.iloc[-1]),
-            images=int(record.step.iloc[-1]) * run.batch, training_seconds=float(record.seconds.iloc[-1]),
-            stored_parameters=sum(t.numel() for t in weights.values()), device=facts["device"],
-        ))  # fmt: skip
+        if costs.state[run.name] == "trained":
+            steps = int(costs.steps[run.name])
+            rows.append(dict(
+                run=run.name, encoder=run.encoder, upsampler=run.upsampler, variant=run.variant,
+                scales="-".join(map(str, run.scales)), seed=run.seed, steps=steps, images=steps * run.batch,
+                training_seconds=costs.seconds[run.name],
+                stored_parameters=_count(build_model(run.encoder, run.upsampler, **run.model_options())),
+                device=costs.device[run.name],
+            ))  # fmt: skip
     return pd.DataFrame(rows, columns=["run", "encoder", "upsampler", "variant", "scales", "seed", "steps", "images",
                                        "training_seconds", "stored_parameters", "device"])  # fmt: skip
 
