@@ -36,6 +36,11 @@ def run_folder(profile: str, run: str) -> Path:
     return root(profile) / "runs" / run
 
 
+def weights_file(profile: str, run: str) -> Path:
+    """Half-precision weights of a run, small enough to be committed (``igconv export``)."""
+    return root(profile) / "weights" / f"{run}.safetensors"
+
+
 def rows_file(profile: str, run: str, protocol: str = "") -> Path:
     """Evaluation rows of a run; those of a protocol other than the study's are in a folder of its own."""
     return root(profile) / "rows" / protocol / f"{run}.csv"

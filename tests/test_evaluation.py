@@ -248,6 +248,38 @@ def test_untrained_run_is_named(tiny_run):
     assert tiny_run.name in str(error.value)
 
 
+def test_exported_weights_stand_in_where_a_run_was_not_trained(finished, tiny_run):
+    """Half precision, with the hash of what they come from; the values stay within 0.002 dB."""
+    run = finished(tiny_run)
+    path, source = results.weights_file(run.profile, run.name), evaluation.trained_weights(run)
+    trained = evaluate_run(run)
+    evaluation.export_run(run, path)
+    assert path.stat().st_size < 0.6 * source.stat().st_size
+    assert checkpoints.metadata(path)["meta"]["source_sha256"] == checkpoints.sha256(source)
+    assert evaluation.trained_weights(run) == source, "its own weights come first"
+    source.unlink()
+    assert evaluation.trained_weights(run) == path
+    exported = evaluate_run(run)
+    assert set(exported.weights_sha256) == {checkpoints.sha256(path)}, "measured again, because weights differ"
+    assert (exported.psnr_y_db - trained.psnr_y_db).abs().max() < 0.002
+    with pytest.raises(InputError, match="is an export itself"):
+        evaluation.export_run(run, path)
+    with pytest.raises(InputError, match="other settings"):
+        load_run(replace(tiny_run, learning_rate=1e-5))
+
+
+def test_weights_beyond_half_precision_are_not_exported(finished, tiny_run):
+    run = finished(tiny_run)
+    model = load_run(run)
+    with torch.no_grad():
+        next(model.parameters()).fill_(1e6)
+    path = evaluation.trained_weights(run)
+    checkpoints.save(model, path, **checkpoints.metadata(path)["meta"])
+    with pytest.raises(InputError, match="beyond the range of half precision: encoder"):
+        evaluation.export_run(run, results.weights_file(run.profile, run.name))
+    assert not results.weights_file(run.profile, run.name).exists()
+
+
 def test_run_of_other_settings_is_refused(finished, tiny_run):
     """Weights under the same name, trained otherwise."""
     finished(tiny_run)
