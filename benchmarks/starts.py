@@ -23,20 +23,10 @@ from igconv.hypernetwork import HyperNetwork
 from igconv.progress import follow
 from igconv.training import train
 
-
-@torch.no_grad()
-def centre(net: HyperNetwork, scaled: bool = False) -> None:
-    """Remove the mean over the entries of each colour by the last layer's bias; give them SPConv's spread."""
-    values, last = net._all_entries(net.max_scale, len(net.freq)).flatten(1), net.query_kernel[-1]
-    factor = (3 * len(net.freq)) ** -0.5 / values.std(1) if scaled else torch.ones(len(values))
-    last.weight *= factor[:, None]
-    last.bias.mul_(factor).sub_(values.mean(1) * factor)
-
-
 STARTS = {
     "authors": lambda net: None,
-    "centred": centre,
-    "centred, scaled": lambda net: centre(net, scaled=True),
+    "centred": lambda net: net.standardise(scaled=False),
+    "centred, scaled": HyperNetwork.standardise,
     "spconv": HyperNetwork.start_like_spconv,
 }
 

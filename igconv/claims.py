@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from igconv import findings, results
-from igconv.tables import INGREDIENTS, over_all_sets, run_label
+from igconv.tables import INGREDIENTS, final_forms, over_all_sets, run_label
 from igconv.verdicts import COLUMNS, FIGURE_TOLERANCE, NOISE_DB, TOLERANCE, above, at_most, line, seed_count, together
 
 
@@ -115,8 +115,7 @@ def costs(upsamplers: pd.DataFrame, paper: pd.DataFrame) -> list[dict]:
     if upsamplers.empty:
         names = [f"{a}: {word} than {b} once instantiated" for a, b, word in statements]
         return [line(name, "upsampler alone", "ratio", "") for name in (*names, *what.values())]
-    final = upsamplers[(upsamplers.form == "instantiated") | upsamplers.upsampler.isin(["SPConv", "SPConv+"])]
-    final, paper = final.set_index("upsampler"), paper.set_index("upsampler")
+    final, paper = final_forms(upsamplers), paper.set_index("upsampler")
     size = f"{final.channels.iloc[0]} channels, LR {final.lr_width_px.iloc[0]}x{final.lr_height_px.iloc[0]}"
     scale, lines = f"x{final.scale.iloc[0]}", []
     for model, baseline, word in statements:

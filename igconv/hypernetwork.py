@@ -152,10 +152,16 @@ class HyperNetwork(nn.Module):
         for layer in self.query_kernel[::2]:
             nn.init.kaiming_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.standardise()
+
+    @torch.no_grad()
+    def standardise(self, scaled: bool = True) -> None:
+        """Change the last layer so that the entries of each output channel, over the sub-pixels of x ``max_scale``,
+        have mean 0 and, if ``scaled``, standard deviation 1 / sqrt(3 N)."""
         last, values = self.query_kernel[-1], self._all_entries(self.max_scale, len(self.freq)).flatten(1)
-        factor = (3 * len(self.freq)) ** -0.5 / values.std(1)
+        factor = (3 * len(self.freq)) ** -0.5 / values.std(1) if scaled else torch.ones_like(values[:, 0])
         last.weight *= factor[:, None]
-        last.bias -= values.mean(1) * factor
+        last.bias.mul_(factor).sub_(values.mean(1) * factor)
 
     def fourier_features(self, freq: Tensor, amplitude: Tensor, scale: int) -> Tensor:
         """phi for the given latents (n, width) on the r x r grid: (groups, n r r, hidden_dim).

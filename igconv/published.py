@@ -32,6 +32,12 @@ def kind(name: str) -> tuple[str, str]:
     return RELEASE_ENCODERS.get(encoder, encoder.lower()), "igconv+" if "Plus" in upsampler else "igconv"
 
 
+def family(name: str) -> str:
+    """Architecture and training set of a published model: "SMFANet+ DF2K"."""
+    entry = weights.catalogue()[name]
+    return f"{entry.architecture} {entry.training}"
+
+
 def load(name: str) -> SuperResolver:
     """A published model in eval mode; ``model(lr, scale)`` with a scale it was trained for.
 
@@ -61,7 +67,7 @@ def triples(runnable_only: bool = True) -> dict[str, dict[int, str]]:
     found: dict[str, dict[int, str]] = {}
     for name, entry in weights.catalogue().items():
         if entry.upsampler and (entry.architecture in ENCODERS or not runnable_only):
-            found.setdefault(f"{entry.architecture} {entry.training}", {})[entry.scales[0]] = name
+            found.setdefault(family(name), {})[entry.scales[0]] = name
     for title, models in found.items():
         for scale in (2, 3, 4):
             if scale not in models:

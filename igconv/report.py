@@ -1,7 +1,6 @@
 """The HTML report: an index page and the executed notebooks, readable without a network."""
 
 import base64
-import json
 import re
 import sys
 from pathlib import Path
@@ -36,10 +35,15 @@ FIGURES = {
 TABLES = {
     "main": "PSNR-Y in dB / SSIM, means over the test images and seeds.",
     "claims": "The paper's claims at the budget of this profile. Verdicts follow from rules, see igconv/verdicts.py.",
-    "fixed_vs_multi": "One model for all scales minus the fixed-scale model of the same scale, paired by image.",
+    "fixed_vs_multi": "One model for all scales minus the fixed-scale model of the same scale, paired by image: equal"
+    " steps per model, and at equal total steps.",
+    "published": "Models beside the paper's values. Published ones should have them; our runs have another budget and "
+    "other data.",
+    "alternatives": "What a user would pick instead, beside IGConv and SPConv of equal steps.",
     "ablation": "Variants minus their reference, paired by image.",
     "budget": "Training budget and stored parameters.",
     "paper": "Gains over the fixed-scale model, beside the paper's (other budget, encoders and images: compare signs).",
+    "runs": "Every run: where it was trained, for how long, how fast, with how much memory, by which code.",
 }
 EXTERNAL = re.compile(r"<(?:script|link)\b[^>]*\b(?:src|href)=[\"']https?:[^>]*>(?:\s*</script>)?", re.IGNORECASE)
 
@@ -55,16 +59,20 @@ def notebook_html(path: Path) -> str:
     return EXTERNAL.sub("", page)
 
 
-def build(profile: str) -> Path:
-    """Write ``report/index.html`` and a page per executed notebook. Returns the path of the index."""
+def build(profile: str, pages: bool = True) -> Path:
+    """Write ``report/index.html`` and a page per executed notebook. Returns the path of the index.
+
+    ``pages=False`` writes the index alone, with links to the executed notebooks: small enough to be committed.
+    """
     import jinja2
 
     root = results.root(profile)
     folder = root / "report"
-    pages = []
+    links = {}
     for path in sorted((root / "notebooks").glob("*.ipynb")):
-        write(folder / f"{path.stem}.html", notebook_html(path))
-        pages.append(path.stem)
+        links[path.stem] = f"{path.stem}.html" if pages else f"../notebooks/{path.name}"
+        if pages:
+            write(folder / links[path.stem], notebook_html(path))
     runs = study.runs(profile)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -72,24 +80,19 @@ def build(profile: str) -> Path:
     page = environment.get_template("report.html.j2").render(
         profile=profile,
         runs=list(runs.values()),
-        provenance=[_provenance(profile, name) for name in runs],
         made=results.provenance(),
         tables={name: (caption, _table(root / "tables" / f"{name}.csv")) for name, caption in TABLES.items()},
         figures={name: (caption, _picture(root / "figures" / f"{name}.png")) for name, caption in FIGURES.items()},
-        pages=pages,
+        links=links,
     )
     write(folder / "index.html", page)
     return folder / "index.html"
 
 
-def _provenance(profile: str, run: str) -> dict:
-    path = results.run_folder(profile, run) / "provenance.json"
-    return json.loads(path.read_text()) if path.is_file() else {"run": run, "device": "not run"}
-
-
 def _table(path: Path) -> str:
-    if not path.is_file():
-        return "<p>not run</p>"
+    """HTML of a table, nothing for one that is missing or empty."""
+    if not path.is_file() or path.read_bytes() == b"\n":  # a table without rows can be without columns
+        return ""
     table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     return table.to_html(index=False, border=0, na_rep="", float_format=lambda v: f"{round(v, 3) + 0.0:.3f}")
 
@@ -106,6 +109,6 @@ def _picture(path: Path) -> dict | None:
 
 if __name__ == "__main__":
     try:
-        print(f"< report: {build(*sys.argv[1:2])}", flush=True)
+        print(f"< report: {build(sys.argv[1], pages='--index-only' not in sys.argv)}", flush=True)
     except InputError as error:
         sys.exit(f"FAILED report: {error}")

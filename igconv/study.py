@@ -159,12 +159,12 @@ def _benchmark() -> list[Run]:
     """Blocks A to D, what says most first: an interrupted study has lost its end only.
 
     All runs share batch, patch, data and schedule; the budget is 100,000 steps in block A (and a third of it, where
-    it says so) and 30,000 in the others.
+    it says so) and 30,000 in the others. They train in bf16, whose effect was measured (`benchmarks/precision.py`).
     """
     edsr = Run(
         "benchmark", "edsr_baseline", "igconv", steps=100_000, learning_rate=2e-4, final_rate=1e-6,
         train_sets=("T91", "BSD200", "SunHays80"), test_sets=("Set5", "Set14", "B100", "Urban100"),
-        record_every=500,
+        precision="bf16-mixed", record_every=500,
     )  # fmt: skip
     smfanet = replace(edsr, encoder="smfanet_plus")
     return [

@@ -274,6 +274,13 @@ def _cost_of(costs: pd.DataFrame, *labels: str) -> dict:
     return own[own.form == form].iloc[0][columns].to_dict()
 
 
+def final_forms(costs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `igconv.analysis.efficiency.upsampler_costs` that the paper shows, by upsampler: SPConv and SPConv+
+    as they are, IGConv and IGConv+ instantiated."""
+    shown = costs[(costs.form == "instantiated") | costs.upsampler.isin(["SPConv", "SPConv+"])]
+    return shown.set_index("upsampler")
+
+
 def published() -> pd.DataFrame:
     """The paper's tables 2 to 4: encoder, upsampler, scale, dataset, psnr, ssim."""
     return pd.concat([pd.read_csv(results.PROJECT / "data" / "paper" / f"{t}.csv") for t in PAPER_TABLES])

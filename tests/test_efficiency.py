@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from igconv import IGConv, InputError, build_model, figures
+from igconv import IGConv, InputError, build_model, figures, tables
 from igconv.analysis import efficiency
 from igconv.analysis.budget import stored_parameters
 
@@ -110,8 +110,9 @@ def test_sweeps_have_each_point_once():
 
 
 def test_final_forms_are_the_papers_four():
-    table = efficiency.final_forms(efficiency.upsampler_costs(4, 4, channels=4, seconds=0))
-    assert table.upsampler.tolist() == ["SPConv", "SPConv+", "IGConv", "IGConv+"]
+    table = tables.final_forms(efficiency.upsampler_costs(4, 4, channels=4, seconds=0))
+    assert table.index.tolist() == ["SPConv", "SPConv+", "IGConv", "IGConv+"]
+    assert set(table.form[["IGConv", "IGConv+"]]) == {"instantiated"}
 
 
 @pytest.mark.parametrize(("encoder", "side"), [("edsr_tiny", 11), ("smfanet", 16)])

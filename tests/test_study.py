@@ -304,3 +304,16 @@ def test_warm_up_is_linear_and_stays_short_of_the_base(kind):
     run = Run("paper", "edsr", "igconv", steps=10**9, learning_rate=1e-3, warmup=50, **kind)
     for step, expected in ((0, 1), (9, 10), (48, 49), (49, 49), (120, 49)):
         assert learning_rate(run, step) == pytest.approx(1e-3 * expected / 50, rel=1e-9)
+
+
+def test_the_encoder_a_notebook_looks_at():
+    assert study.encoder_of("cpu") == "edsr_tiny"
+    assert study.encoder_of("cpu", "smfanet_plus") == "smfanet_plus"
+    with pytest.raises(InputError, match="unknown encoder of profile cpu 'edsr'; choose from edsr_tiny, smfanet_plus"):
+        study.encoder_of("cpu", "edsr")
+
+
+def test_the_first_run_with_an_upsampler():
+    assert study.first_of("sample", "igconv+").name == "edsr_tiny-igconv+-s0"
+    with pytest.raises(InputError, match="unknown upsampler of profile sample 'liif'"):
+        study.first_of("sample", "liif")

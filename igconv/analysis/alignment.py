@@ -26,6 +26,7 @@ from igconv.errors import InputError
 from igconv.evaluation import bicubic
 from igconv.images import to_float
 from igconv.metrics import psnr_y
+from igconv.tables import mean_interval
 
 COLUMNS = ("family", "model_a", "model_b", "scale_a", "scale_b", "alignment", "compared", "constant", "value",
            "null_mean", "null_q95", "p_value", "permutations", "map_explained", "ridge_weight")  # fmt: skip
@@ -175,6 +176,6 @@ def psnr_summary(psnr: pd.DataFrame) -> pd.DataFrame:
             raise InputError(f"{pair[0]}: no row of the true kernel, with which the others are compared")
         for name, values in part.groupby("head", sort=False):
             values = values.set_index(image).psnr_y_db
-            numbers = ridge.mean_interval((values - true.reindex(values.index)).to_numpy())
+            numbers = mean_interval((values - true.reindex(values.index)).to_numpy())
             rows.append((*pair, name, values.mean(), *numbers, len(values)))
     return pd.DataFrame(rows, columns=[*key, "head", "psnr_y_db", "difference_db", "low_db", "high_db", "images"])

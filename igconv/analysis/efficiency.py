@@ -216,11 +216,6 @@ def sweep_points(
     return list(dict.fromkeys([(h, w, 2) for h, w in sizes] + [(*at, positive_integer(s, "scale")) for s in scales]))
 
 
-def final_forms(costs: pd.DataFrame) -> pd.DataFrame:
-    """The rows that the paper shows: SPConv and SPConv+ as they are, IGConv and IGConv+ instantiated."""
-    return costs[(costs.form == "instantiated") | costs.upsampler.isin(["SPConv", "SPConv+"])]
-
-
 def model_costs(
     models: dict[str, tuple[nn.Module, int]], height: int, width: int, device="cpu", seconds: float = 0.5
 ) -> pd.DataFrame:

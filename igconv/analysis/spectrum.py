@@ -76,8 +76,7 @@ def of_published(name: str, test_sets: Sequence[str], device="cpu", edges: np.nd
     """`COLUMNS` of a published model at its scales. Raises InputError when its weights are not here."""
     entry = weights.catalogue()[choose(name, published.runnable(), "published model that can be run here")]
     frames = measure(prepare(published.load(name), device), test_sets, entry.scales, device, edges)
-    upsampler = published.kind(name)[1]
-    return _tidy(frames, run=name, upsampler=upsampler, variant=f"{entry.architecture} {entry.training}", seed="")
+    return _tidy(frames, run=name, upsampler=published.kind(name)[1], variant=published.family(name), seed="")
 
 
 def of_bicubic(test_sets: Sequence[str], scales: Sequence[int], edges: np.ndarray | None = None) -> pd.DataFrame:

@@ -130,8 +130,7 @@ def of_published(name: str, test_sets: Sequence[str], scales: Sequence[int] = SC
     """`COLUMNS` of a published model. Raises InputError as `of_run`, and when its weights are not here."""
     model, (encoder, upsampler), entry = published.load(name), published.kind(name), weights.catalogue()[name]
     rows = measure(methods_of(model, entry.scales), test_sets, scales, device, **options)
-    variant = f"{entry.architecture} {entry.training}"
-    return _tidy(rows, run=name, encoder=encoder, upsampler=upsampler, variant=variant, seed="")
+    return _tidy(rows, run=name, encoder=encoder, upsampler=upsampler, variant=published.family(name), seed="")
 
 
 def of_bicubic(test_sets: Sequence[str], scales: Sequence[int] = SCALES, **options) -> pd.DataFrame:

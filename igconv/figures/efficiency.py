@@ -8,6 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from igconv.errors import InputError
 from igconv.figures.style import BLUE, GREY, ORANGE, RED, SERIES, SKY, styled, subplots
+from igconv.tables import final_forms
 
 FORM_LINES = {"as trained, first call": ":", "as trained": "--", "instantiated": "-"}
 MEASURES = (("latency_ms", "latency (ms)"), ("peak_memory_mib", "peak memory (MiB)"))
@@ -20,7 +21,7 @@ def efficiency_bars(ours: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 
     ours: `igconv.analysis.efficiency.upsampler_costs`; paper: upsampler, latency_ms, params_k, memory_mb.
     """
-    final = ours[(ours.form == "instantiated") | ~ours.upsampler.isin(["IGConv", "IGConv+"])].set_index("upsampler")
+    final = final_forms(ours)
     paper, names = paper.set_index("upsampler"), ["SPConv", "IGConv", "SPConv+", "IGConv+"]
     panels = (
         ("latency (ms)", final.latency_ms, paper.latency_ms),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from igconv.errors import InputError
 from igconv.figures.style import GREY, labelled, style, styled, subplots
-from igconv.tables import mean_interval
+from igconv.tables import crossed_interval
 
 
 @styled
@@ -73,31 +73,30 @@ def psnr_gain(rows: pd.DataFrame) -> Figure:
 
 
 @styled
-def ablation(rows: pd.DataFrame, base_run: str) -> Figure:
-    """Paired PSNR difference of the other runs to ``base_run``, a panel per scale: mean with its 95 % bootstrap
-    interval over images, and every image as a dot. Rows of the evaluation."""
-    key = ["dataset", "image", "scale"]
-    base = rows[rows.run == base_run].set_index(key).psnr_y_db
+def ablation(rows: pd.DataFrame, upsampler: str, variant: str) -> Figure:
+    """Paired PSNR difference of the other runs to those of one kind, a panel per scale: mean with its 95 % bootstrap
+    interval over images and seeds, and every image and seed as a dot. Rows of the evaluation."""
+    key, is_base = ["dataset", "image", "scale", "seed"], (rows.upsampler == upsampler) & (rows.variant == variant)
+    base = rows[is_base].set_index(key).psnr_y_db
     if base.empty:
-        raise InputError(f"the rows hold no run {base_run!r}")
-    others = rows[~rows.run.isin([base_run, "bicubic"])].join(base.rename("base"), on=key)
+        raise InputError(f"the rows hold no run of {style(upsampler, variant)[0]}")
+    others = rows[~is_base & (rows.run != "bicubic")].join(base.rename("base"), on=key)
     others, colours = labelled(others.assign(difference=others.psnr_y_db - others.base).dropna(subset="difference"))
     names, scales = list(colours), sorted(others.scale.unique())
     figure, (axes,) = subplots(1, len(scales), 2.6, 0.9 + 0.33 * len(names), sharex=True, sharey=True)
     for axis, scale in zip(axes, scales, strict=True):
         for i, name in enumerate(names):
-            values = others[(others.scale == scale) & (others.label == name)].difference
-            if len(values):
-                mean, low, high = mean_interval(values)
-                axis.plot(values, [i + 0.25] * len(values), "o", color=GREY, ms=2.5)
+            pairs = others[(others.scale == scale) & (others.label == name)]
+            if len(pairs):
+                mean, low, high = crossed_interval(pairs, "difference")
+                axis.plot(pairs.difference, [i + 0.25] * len(pairs), "o", color=GREY, ms=2.5)
                 axis.errorbar(mean, i, xerr=np.nan_to_num([[mean - low], [high - mean]]), fmt="o", ms=5, capsize=3,
                               color=colours[name])  # fmt: skip
         axis.axvline(0, color="black", lw=0.8)
         axis.set(title=f"x{scale}", yticks=range(len(names)), yticklabels=names)
         axis.grid(axis="x")
     axes[0].set_ylim(len(names) - 0.5, -0.5)
-    figure.supxlabel(f"PSNR-Y minus that of {style(*rows[rows.run == base_run][['upsampler', 'variant']].iloc[0])[0]}"
-                     " (dB)", fontsize=9)  # fmt: skip
+    figure.supxlabel(f"PSNR-Y minus that of {style(upsampler, variant)[0]} (dB)", fontsize=9)
     return figure
 
 
