@@ -14,6 +14,7 @@ _HOME = {
     "SPConvPlus": "upsamplers",
     "IGConv": "upsamplers",
     "IGSample": "upsamplers",
+    "upscale": "upscaling",
     "load_official": "official",
     "save": "checkpoints",
     "load": "checkpoints",

@@ -1,4 +1,4 @@
-"""The command ``igconv``: train, evaluate, data, upscale."""
+"""The command ``igconv``: train, evaluate, export, data, upscale."""
 
 import sys
 from pathlib import Path
@@ -118,43 +118,62 @@ def data(
 def upscale(
     image: Positional[Path],
     output: Annotated[Path, arg(aliases=["-o"])],
-    weights: Path,
     scale: int = 2,
+    weights: Path | None = None,
     device: str = "cpu",
     self_ensemble: bool = False,
     tile: int = 0,
     halo: int | None = None,
 ) -> None:
-    """Upscale an image by an integer factor with a trained model.
+    """Upscale an image by an integer factor.
 
     Args:
         image: an 8-bit RGB image.
         output: where to write the result; the suffix says the format.
-        weights: a model.safetensors of a run.
-        scale: the factor; IGConv takes any integer >= 1.
+        scale: the factor, any integer >= 1; the default model was trained for 2, 3 and 4.
+        weights: a model.safetensors of a run; left out, the model that comes with the package.
         device: cpu or cuda.
         self_ensemble: mean over the eight flips and rotations of the input.
         tile: side of tiles in input pixels, for images too large for the memory; 0 for the whole image.
-        halo: pixels that tiles see of their surroundings; needed for encoders that see the whole image.
+        halo: pixels that tiles see of their surroundings; needed for encoders that see the whole image, such as the
+            default model's.
     """
-    import igconv
-    from igconv import inference
+    from igconv import inference, upscaling
     from igconv.images import read_image, write_image
 
     positive_integer(scale, "scale")
     lr = read_image(image)
-    model = inference.prepare(igconv.load(weights), device)
-    if tile:
-        model = inference.tiled(model, tile, halo)
-    if self_ensemble:
-        model = inference.self_ensemble(model)
+    model = upscaling.upscaler(weights, device, self_ensemble, tile, halo)
     sr, seconds = inference.upscale(model, lr, scale, device)
     write_image(sr, output)
     print(f"{output}: {sr.shape[2]}x{sr.shape[1]} pixels, {seconds:.2f} s")
 
 
+def export(
+    runs: Positional[list[str]],
+    profile: str = "sample",
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None,
+) -> None:
+    """Write the weights of trained runs in half precision: half the size, for passing on.
+
+    Args:
+        runs: names of runs.
+        profile: sample, cpu, benchmark or paper.
+        output: file for the weights of a single run; left out, results/<profile>/weights/<run>.safetensors.
+    """
+    from igconv import checkpoints, evaluation, results, study
+
+    if not runs or (output and len(runs) > 1):
+        raise InputError(f"name {'one run for -o' if runs else 'the runs to export'}; got {len(runs)}")
+    for name in runs:
+        run = study.get(profile, name)
+        path = output or results.weights_file(profile, name)
+        evaluation.export_run(run, path)
+        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, sha256 {checkpoints.sha256(path)}")
+
+
 def main(words: list[str] | None = None) -> int:
-    commands = {"train": train, "evaluate": evaluate, "data": data, "upscale": upscale}
+    commands = {"train": train, "evaluate": evaluate, "export": export, "data": data, "upscale": upscale}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="igconv", description=__doc__, args=words)
     except InputError as error:

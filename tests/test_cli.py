@@ -63,8 +63,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(weights, tmp_path, capsys, mak
     ("words", "message"),
     [
         (["train", "nosuch"], "unknown run of profile sample 'nosuch'"),
-        (["train", "x", "--profile", "nosuch"], "unknown profile 'nosuch'; choose from benchmark, paper, sample"),
+        (["train", "x", "--profile", "nosuch"], "unknown profile 'nosuch'; choose from benchmark, cpu, paper, sample"),
         (["evaluate", "edsr_tiny-igconv-s0"], "is not trained yet"),
+        (["export", "edsr_tiny-igconv-s0"], "is not trained yet"),
+        (["export", "nosuch"], "unknown run of profile sample 'nosuch'"),
+        (
+            ["export", "edsr_tiny-igconv-s0", "edsr_tiny-igconv+-s0", "-o", "x.safetensors"],
+            "name one run for -o; got 2",
+        ),
         (["data", "verify", "nosuch"], "unknown image set or weights 'nosuch'"),
         (["data", "fetch", "nosuch"], "unknown image set or weights 'nosuch'"),
         (["data", "fetch"], "name what to fetch"),

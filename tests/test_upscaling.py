@@ -1,0 +1,97 @@
+"""`igconv.upscale`: what it takes and gives, and the model that comes with the package."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import igconv
+from igconv import InputError, checkpoints, study, upscaling
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    """A smooth picture, (24, 36, 3) uint8."""
+    y, x = np.mgrid[:24, :36] / 36
+    return (255 * np.stack([y, x, 0.5 + 0.5 * np.sin(9 * x * y)], axis=-1)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return igconv.build_model("edsr_tiny", "igconv+", scales=(2, 3), hidden_dim=8, num_layers=1).eval()
+
+
+def test_arrays_pictures_and_files_give_the_same(photo, model, tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(photo).save(path)
+    with torch.no_grad():
+        sr = model(torch.from_numpy(photo).permute(2, 0, 1)[None] / 255, 3)[0]
+    expected = (sr.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    for image in (photo, Image.fromarray(photo), path, str(path)):
+        large = igconv.upscale(image, 3, model)
+        assert (large.dtype, large.shape) == (np.uint8, (72, 108, 3))
+        assert np.abs(large.astype(int) - expected).max() <= 1  # another memory layout may round a byte
+    assert (photo == np.asarray(Image.open(path))).all(), "the input stays as it is"
+
+
+def test_weights_may_be_a_file(photo, model, tmp_path):
+    igconv.save(model, tmp_path / "model.safetensors")
+    assert (igconv.upscale(photo, 2, tmp_path / "model.safetensors") == igconv.upscale(photo, 2, model)).all()
+
+
+def test_tiles_with_a_halo_and_the_self_ensemble(photo, model):
+    whole = igconv.upscale(photo, 2, model)
+    assert np.abs(igconv.upscale(photo, 2, model, tile=16).astype(int) - whole).max() <= 1
+    flipped = igconv.upscale(photo[:, ::-1], 2, model, self_ensemble=True)[:, ::-1]
+    assert np.abs(flipped.astype(int) - igconv.upscale(photo, 2, model, self_ensemble=True)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "scale", "message"),
+    [
+        (lambda p: p[..., 0], 2, r"expected RGB pixels \(H, W, 3\) of uint8, got \(24, 36\) of uint8"),
+        (lambda p: p / 255, 2, "of float64"),
+        (lambda p: np.dstack([p, p[..., :1]]), 2, r"\(24, 36, 4\)"),
+        (lambda p: p[:0], 2, r"\(0, 36, 3\)"),
+        (lambda p: p, 0, "scale must be an integer >= 1, got 0"),
+        (lambda p: p, 2.0, r"scale must be an integer >= 1, got 2\.0"),
+        (lambda p: "nothing.png", 2, "no image at nothing.png"),
+    ],
+)
+def test_bad_input_is_named(photo, model, change, scale, message):
+    with pytest.raises(InputError, match=message):
+        igconv.upscale(change(photo), scale, model)
+
+
+def test_the_default_model_comes_with_the_package():
+    """Half precision, at most 5 MB, of a run in the table with these settings."""
+    assert upscaling.DEFAULT_WEIGHTS.stat().st_size <= 5e6
+    meta = checkpoints.metadata(upscaling.DEFAULT_WEIGHTS)["meta"]
+    run = study.get(meta["profile"], meta["run"])
+    assert meta["config_hash"] == run.config_hash()
+    assert run.scales == (2, 3, 4)
+    kinds = {value.dtype for value in checkpoints.read_weights(upscaling.DEFAULT_WEIGHTS).values()}
+    assert kinds == {torch.float16}
+    assert {value.dtype for value in upscaling.default_model().state_dict().values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_default_model_beats_bicubic_on_a_photograph(scale):
+    """A bundled photograph; by a decibel at least, which no broken or untrained model does."""
+    from igconv import datasets, evaluation
+    from igconv.images import read_image
+    from igconv.metrics import psnr_y
+
+    hr = read_image(datasets.image_set("sample_test").paths()[0])[:, :192, :192]
+    lr, hr = evaluation.benchmark_pair(hr, scale)
+    sr = torch.from_numpy(igconv.upscale(lr.permute(1, 2, 0).numpy(), scale)).permute(2, 0, 1)
+    smooth, _ = evaluation.upscale(evaluation.bicubic, lr, scale)
+    assert psnr_y(sr, hr, scale) > psnr_y(smooth, hr, scale) + 1
+
+
+def test_the_default_model_asks_for_a_halo(photo):
+    """Its encoder sees the whole image."""
+    with pytest.raises(InputError, match="give the halo yourself"):
+        igconv.upscale(photo, 2, tile=16)
+    assert igconv.upscale(photo, 2, tile=16, halo=8).shape == (48, 72, 3)
