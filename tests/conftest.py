@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from igconv import datasets, study
+from igconv import checkpoints, datasets, results, study
 from igconv.hypernetwork import HyperNetwork
 from igconv.model import build_model
+from igconv.training import train
 
 
 def _folder_of(variable: str, what: str) -> Path:
@@ -154,3 +155,15 @@ def shrink(image_sets):
 def tiny_run(shrink) -> study.Run:
     """IGConv+ with both losses, a few seconds of training."""
     return shrink(study.get("smoke", "edsr_tiny-igconv+-s0"), hidden_dim=8, num_layers=2)
+
+
+@pytest.fixture
+def go():
+    """``go(run)``: train to the end on the CPU and return the records."""
+    return lambda run: list(train(run, accelerator="cpu"))
+
+
+@pytest.fixture
+def weights_of():
+    """``weights_of(run)``: the stored weights of a finished run."""
+    return lambda run: checkpoints.read_weights(results.run_folder(run.profile, run.name) / "model.safetensors")
