@@ -51,10 +51,11 @@ for place, run in enumerate(RUNS.values()):
              ("model.safetensors", "record.csv", "config.json", "provenance.json")],
         log: notebook=executed(f"01_train-{run.name}")
         # A changed entry in the table of runs changes this hash, and the run is made again.
-        params: settings=run.config_hash()
+        # The name is a parameter, because Snakemake evaluates `shell` when the job runs: `run` is then the last of the loop.
+        params: settings=run.config_hash(), run=run.name
         priority: len(RUNS) - place
         resources: **CLUSTER
-        shell: EXECUTE + f" run={run.name}" + TRAIN_OPTIONS
+        shell: EXECUTE + " run={params.run}" + TRAIN_OPTIONS
 
 rule evaluate:
     input: weights(RUNS), rules.data.output, notebook=notebook("02_evaluate")

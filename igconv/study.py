@@ -295,7 +295,6 @@ def tuned(runs: list[Run], **changes) -> list[Run]:
 
 # Published models that a profile evaluates beside its own, where their weights are.
 PUBLISHED = {
-    "cpu": ("smfanet_plus_df2k_x2", "smfanet_plus_df2k_x3", "smfanet_plus_df2k_x4"),
     "benchmark": ("smfanet_plus_df2k_x2", "smfanet_plus_df2k_x3", "smfanet_plus_df2k_x4"),
     "paper": (
         "smfanet_plus_df2k_x2", "smfanet_plus_df2k_x3", "smfanet_plus_df2k_x4",

@@ -90,6 +90,20 @@ def test_the_default_model_beats_bicubic_on_a_photograph(scale):
     assert psnr_y(sr, hr, scale) > psnr_y(smooth, hr, scale) + 1
 
 
+@pytest.mark.data
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_default_model_gives_the_committed_rows(data_root, scale):
+    """Those of the run it was exported from, in full precision, on Set5: PSNR within 0.002 dB, image by image."""
+    from igconv import evaluation, results
+
+    meta = checkpoints.metadata(upscaling.DEFAULT_WEIGHTS)["meta"]
+    rows = results.read_table(results.PROJECT / "results" / meta["profile"] / "rows" / f"{meta['run']}.csv")
+    assert set(rows.weights_sha256) == {meta["source_sha256"]}
+    committed = rows[(rows.dataset == "Set5") & (rows.scale == scale)].set_index("image").psnr_y_db
+    for row in evaluation.measure(upscaling.default_model(), ["Set5"], [scale]):
+        assert row["psnr_y_db"] == pytest.approx(committed[row["image"]], abs=0.002)
+
+
 def test_the_default_model_asks_for_a_halo(photo):
     """Its encoder sees the whole image."""
     with pytest.raises(InputError, match="give the halo yourself"):
