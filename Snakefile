@@ -59,7 +59,8 @@ for place, run in enumerate(RUNS.values()):
 
 rule evaluate:
     input: weights(RUNS), rules.data.output, notebook=notebook("02_evaluate")
-    output: [f"{ROOT}/rows/{name}.csv" for name in RUNS]
+    # Updated: Snakemake would delete them first, and with them the rows that are still valid.
+    output: [update(f"{ROOT}/rows/{name}.csv") for name in RUNS]
     log: notebook=executed("02_evaluate")
     threads: workflow.cores
     params: settings=SETTINGS

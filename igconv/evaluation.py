@@ -225,6 +225,7 @@ def evaluate(
         stored = results.read_table(path) if path.is_file() else pd.DataFrame(columns=list(ROW))
         valid = _valid(stored, weights_sha256, hashes, wanted)
         if len(valid) == len(stored) == len(wanted):
+            path.touch()  # checked now: Snakemake compares its time with those of all weights
             return stored
         rows = valid | _valid(_read_partial(partial), weights_sha256, hashes, wanted)
         if len(rows) < len(wanted):

@@ -1,0 +1,72 @@
+"""The committed results belong to the table of runs as it is now, and hang together."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from igconv import checkpoints, results, study, tables
+
+COMMITTED = results.PROJECT / "results"
+TRAINED = [
+    (profile, name)
+    for profile in ("cpu", "benchmark")
+    for name in study.runs(profile)
+    if (COMMITTED / profile / "runs" / name / "config.json").is_file()
+]
+EXPORTED = sorted(COMMITTED.glob("*/weights/*.safetensors"))
+
+
+def table(path: Path) -> pd.DataFrame:
+    return results.read_table(path)
+
+
+def test_there_is_evidence():
+    assert {profile for profile, _ in TRAINED} >= {"cpu"}
+    assert {name for profile, name in TRAINED if profile == "cpu"} == set(study.runs("cpu"))
+
+
+@pytest.mark.parametrize(("profile", "name"), TRAINED)
+def test_a_run_has_the_settings_of_the_table(profile, name):
+    """Config, provenance and record are of one training, that of the table; the rows are of its weights."""
+    run, folder = study.get(profile, name), COMMITTED / profile / "runs" / name
+    config, facts = (json.loads((folder / file).read_text()) for file in ("config.json", "provenance.json"))
+    assert config["config_hash"] == facts["config_hash"] == run.config_hash()
+    assert "+changes" not in facts["git_commit"]
+    assert pd.read_csv(folder / "record.csv").step.iloc[-1] == run.steps
+    assert (folder / "bands.csv").is_file()
+    costs = table(COMMITTED / profile / "tables" / "runs.csv").set_index("run").loc[name]
+    assert (costs.state, costs.git_commit) == ("trained", facts["git_commit"])
+    rows = table(COMMITTED / profile / "rows" / f"{name}.csv")
+    assert set(rows.weights_sha256) == {costs.weights_sha256}
+    assert set(rows.dataset) == set(run.test_sets)
+    assert (
+        rows.groupby(["dataset", "image"]).scale.apply(tuple).map(sorted).map(tuple).eq(tuple(sorted(run.scales))).all()
+    )
+
+
+@pytest.mark.parametrize("path", EXPORTED, ids=lambda path: path.stem)
+def test_exported_weights_are_small_and_of_the_committed_run(path):
+    meta = checkpoints.metadata(path)["meta"]
+    assert path.stat().st_size <= 5e6
+    assert (meta["profile"], meta["run"]) == (path.parts[-3], path.stem)
+    costs = table(COMMITTED / meta["profile"] / "tables" / "runs.csv").set_index("run")
+    assert meta["source_sha256"] == costs.weights_sha256[meta["run"]]
+
+
+def test_weights_of_block_a_are_there_and_forty_megabytes_are_enough():
+    runs = study.runs("cpu")
+    first = next(iter(runs.values())).encoder
+    block_a = {name for name, run in runs.items() if run.encoder == first and run.variant in ("", "third")}
+    assert {path.stem for path in EXPORTED if path.parts[-3] == "cpu"} >= block_a
+    assert sum(path.stat().st_size for path in EXPORTED) <= 40e6
+
+
+def test_the_main_table_follows_from_the_rows():
+    """Made again from the committed rows it is the same."""
+    runs = study.runs("cpu")
+    files = [COMMITTED / "cpu" / "rows" / f"{name}.csv" for name in ("bicubic", *runs)]
+    made = tables.main(pd.concat([table(file) for file in files], ignore_index=True), runs)
+    stored = table(COMMITTED / "cpu" / "tables" / "main.csv")
+    assert made.astype(str).values.tolist() == stored.astype(str).values.tolist()
