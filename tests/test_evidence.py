@@ -41,9 +41,9 @@ def test_a_run_has_the_settings_of_the_table(profile, name):
     rows = table(COMMITTED / profile / "rows" / f"{name}.csv")
     assert set(rows.weights_sha256) == {costs.weights_sha256}
     assert set(rows.dataset) == set(run.test_sets)
-    assert (
-        rows.groupby(["dataset", "image"]).scale.apply(tuple).map(sorted).map(tuple).eq(tuple(sorted(run.scales))).all()
-    )
+    assert not rows.duplicated(["dataset", "image", "scale"]).any()
+    images = table(COMMITTED / profile / "rows" / "bicubic.csv")[["dataset", "image"]].drop_duplicates()
+    assert rows.scale.value_counts().to_dict() == dict.fromkeys(run.scales, len(images))
 
 
 @pytest.mark.parametrize("path", EXPORTED, ids=lambda path: path.stem)
@@ -69,4 +69,4 @@ def test_the_main_table_follows_from_the_rows():
     files = [COMMITTED / "cpu" / "rows" / f"{name}.csv" for name in ("bicubic", *runs)]
     made = tables.main(pd.concat([table(file) for file in files], ignore_index=True), runs)
     stored = table(COMMITTED / "cpu" / "tables" / "main.csv")
-    assert made.astype(str).values.tolist() == stored.astype(str).values.tolist()
+    assert made.values.tolist() == stored.fillna("").values.tolist()
