@@ -168,9 +168,9 @@ def _benchmark() -> list[Run]:
     )  # fmt: skip
     smfanet = replace(edsr, encoder="smfanet_plus")
     return [
-        *main_claim(edsr), *ingredients(edsr),
+        *main_claim(edsr), *ablation(edsr),
         *from_published(smfanet),
-        *(run for seed in (1, 2) for block in (main_claim, ingredients) for run in block(replace(edsr, seed=seed))),
+        *(run for seed in (1, 2) for block in (main_claim, ablation) for run in block(replace(edsr, seed=seed))),
         *alternatives(edsr),
         *(run for seed in (0, 1, 2) for run in main_claim(replace(smfanet, seed=seed))),
     ]  # fmt: skip
@@ -183,14 +183,20 @@ def main_claim(base: Run) -> list[Run]:
     return [*spconv, *spconv_plus, igconv(base), igconv_plus(base)]
 
 
-def ingredients(base: Run) -> list[Run]:
-    """Block B: what IGConv+ is made of, with references of the same steps."""
+def ablation(base: Run) -> list[Run]:
+    """Block B: `ingredients` with references of the same steps."""
     short = replace(base, steps=30_000)
     reference = replace(short, variant="30k")
+    return [*ingredients(short), igconv(reference), igconv_plus(reference), *fixed(reference, "spconv", (2, 3, 4))]
+
+
+def ingredients(base: Run) -> list[Run]:
+    """What IGConv+ is made of, and what a part of it does elsewhere: the fixed-scale models with its frequency loss,
+    and the other start of the kernels."""
+    spconv = replace(base, variant="fft", frequency_weight=PLUS["frequency_weight"])
     return [
-        *added(igconv(short)), *left_out(igconv_plus(short)),
-        igconv(reference), igconv_plus(reference), *fixed(reference, "spconv", (2, 3, 4)),
-        *started_like_spconv([igconv(short), igconv_plus(short)]),
+        *added(igconv(base)), *left_out(igconv_plus(base)), *fixed(spconv, "spconv", (2, 3, 4)),
+        *started_like_spconv([igconv(base), igconv_plus(base)]),
     ]  # fmt: skip
 
 
@@ -214,7 +220,7 @@ def from_published(base: Run, steps: int = 30_000) -> list[Run]:
 
 
 def _cpu() -> list[Run]:
-    """Blocks A and D, and one run of C, at a budget that two CPU cores hold: a small encoder, few steps, one seed.
+    """Blocks A, B and D, and one run of C, at a budget that two CPU cores hold: a small encoder, few steps, one seed.
 
     Published encoders are kept at first, so that a rate for new weights does them no harm, and then trained along.
     """
@@ -228,7 +234,7 @@ def _cpu() -> list[Run]:
     last = replace(frozen[-1], variant="from_x2_tuned", start_from=frozen[-1].name, freeze_encoder=False, steps=700,
                    learning_rate=2e-4)  # fmt: skip
     heads = replace(base, upsampler="spconv", variant="heads")  # of block C; LIIF takes too long here
-    return [*main, *started_like_spconv([igconv(base)]), *frozen, last, heads]
+    return [*main, *ingredients(base), *frozen, last, heads]
 
 
 def _paper() -> list[Run]:

@@ -58,7 +58,7 @@ def test_a_run_is_what_its_name_says(profile):
         if run.upsampler == "igconv+" and run.encoder != "smfanet_plus":
             absent = {run.variant.removeprefix("no_")} if run.variant.startswith("no_") else set()
             assert {k for k, v in ingredients.items() if not v} == absent
-        if run.upsampler == "igconv" and run.variant in ingredients:
+        if run.upsampler in ("igconv", "spconv") and run.variant in ingredients:
             assert {k for k, v in ingredients.items() if v} == {run.variant}
         if not run.upsampler.startswith("igconv"):
             assert not run.igsample
@@ -96,10 +96,10 @@ BLOCKS = {  # of the benchmark study: runs per seed, encoder, steps, and (upsamp
     "A": (14, "edsr_baseline", {100_000, 33_333}, {
         ("spconv", ""): 3, ("spconv", "third"): 3, ("spconv+", ""): 3, ("spconv+", "third"): 3, ("igconv", ""): 1,
         ("igconv+", ""): 1}),
-    "B": (13, "edsr_baseline", {30_000}, {
+    "B": (16, "edsr_baseline", {30_000}, {
         ("igconv", "fft"): 1, ("igconv", "igsample"): 1, ("igconv", "dihedral"): 1, ("igconv+", "no_fft"): 1,
         ("igconv+", "no_igsample"): 1, ("igconv+", "no_dihedral"): 1, ("igconv", "30k"): 1, ("igconv+", "30k"): 1,
-        ("spconv", "30k"): 3, ("igconv", "spconv_init"): 1, ("igconv+", "spconv_init"): 1}),
+        ("spconv", "30k"): 3, ("spconv", "fft"): 3, ("igconv", "spconv_init"): 1, ("igconv+", "spconv_init"): 1}),
     "C": (2, "edsr_baseline", {30_000}, {("spconv", "heads_30k"): 1, ("liif", "30k"): 1}),
     "D": (4, "smfanet_plus", {30_000}, {
         (upsampler, variant): 1 for upsampler in ("igconv", "igconv+") for variant in ("from_x2", "from_x2_frozen")}),
