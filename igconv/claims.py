@@ -36,7 +36,7 @@ def psnr(difference: pd.DataFrame) -> list[dict]:
 
 
 def ingredients(ablation: pd.DataFrame) -> list[dict]:
-    """Each ingredient of IGConv+ helps: `igconv.tables.ablation`."""
+    """Each ingredient of IGConv+ helps, there and elsewhere: `igconv.tables.ablation`."""
     names = dict.fromkeys(INGREDIENTS.values())
     if ablation.empty:
         return [line(f"{name} helps", "", "dB", "needs own runs") for name in names]
@@ -44,9 +44,9 @@ def ingredients(ablation: pd.DataFrame) -> list[dict]:
     for row in over_all_sets(ablation).itertuples():
         sign = -1 if row.change == "left out" else 1
         value, low, high = sign * row.difference_db, *sorted((sign * row.low_db, sign * row.high_db))
-        kind = "lost by IGConv+ without it" if sign < 0 else "gained by IGConv with it"
+        change, kind = ("left out of", "lost without it") if sign < 0 else ("added to", "gained with it")
         lines.append(line(
-            f"{row.ingredient} helps", f"{row.encoder}, {row.change}", "dB",
+            f"{row.ingredient} helps", f"{row.encoder}, {change} {row.reference}", "dB",
             f"PSNR-Y {kind}; {row.images} images, {seed_count(row.seeds)}", f"x{row.scale}", value, low, high, 0.0,
             above(value, low, high, 0.0, row.seeds),
         ))  # fmt: skip

@@ -169,9 +169,13 @@ def frequency_loss(bands: pd.DataFrame) -> list[dict]:
 
     claim, lines = f"The frequency loss lowers the error above {SPLIT} cycles/px", []
     kinds = set(zip(bands.upsampler, bands.variant, strict=True)) if len(bands) else set()
-    complete = next((variant for variant in ("", "30k") if ("igconv+", variant) in kinds), None)
-    plain = next((variant for variant in ("", "30k") if ("igconv", variant) in kinds), None)
-    for upsampler, with_it, without in (("igconv+", complete, "no_fft"), ("igconv", "fft", plain)):
+    whole = {
+        upsampler: next((variant for variant in ("", "30k") if (upsampler, variant) in kinds), None)
+        for upsampler in ("igconv+", "igconv", "spconv")
+    }
+    for upsampler, with_it, without in (
+        ("igconv+", whole["igconv+"], "no_fft"), ("igconv", "fft", whole["igconv"]), ("spconv", "fft", whole["spconv"]),
+    ):  # fmt: skip
         if {(upsampler, with_it), (upsampler, without)} <= kinds:
             own = bands[(bands.upsampler == upsampler) & bands.variant.isin([with_it, without])]
             row = differences(own, upsampler, without, split=SPLIT).iloc[-1]

@@ -16,8 +16,8 @@ FIGURES = {
     "claims": "Every claim of the paper: our value with its interval against the target.",
     "psnr_gain": "Gain over bicubic in PSNR-Y per scale and model. Bars are means, dots single images.",
     "training_curves": "Training: loss of the patches (left) and PSNR of the averaged weights on validation crops.",
-    "ablation": "IGConv+ without one of its ingredients, minus the complete IGConv+, paired by image, with 95 % "
-    "bootstrap intervals. Below zero the ingredient helps.",
+    "ablation": "Ingredients of IGConv+ left out of it (below zero they help) and added to others (above zero they "
+    "help), paired by image, with 95 % bootstrap intervals; small dots are single test sets.",
     "cka_maps": "Similarity (unbiased linear CKA) of the encoders of models trained for different scales.",
     "cka_depth": "The same along the depth, with randomly initialised encoders as control.",
     "kernel_patterns": "What single channels paint into an output cell: SPConv per scale, and one IGConv at r = 2, 3, "
@@ -35,8 +35,8 @@ FIGURES = {
 TABLES = {
     "main": "PSNR-Y in dB / SSIM, means over the test images and seeds.",
     "claims": "The paper's claims at the budget of this profile. Verdicts follow from rules, see igconv/verdicts.py.",
-    "fixed_vs_multi": "One model for all scales minus the fixed-scale model of the same scale, paired by image: equal"
-    " steps per model, and at equal total steps.",
+    "fixed_vs_multi": "One model for all scales minus the fixed-scale model of the same scale, paired by image: at "
+    "equal steps per model, at equal total steps, and at equal steps with the frequency loss in both.",
     "published": "Models beside the paper's values. Published ones should have them; our runs have another budget and "
     "other data.",
     "alternatives": "What a user would pick instead, beside IGConv and SPConv of equal steps.",

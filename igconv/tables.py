@@ -4,6 +4,7 @@ A row is one image at one scale (`igconv.evaluation.ROW`). Differences are paire
 a bootstrap over images and over seeds (`crossed_interval`).
 """
 
+from collections.abc import Collection
 from itertools import product
 from operator import attrgetter
 
@@ -27,8 +28,15 @@ PAPER_ENCODERS = {"edsr": "EDSR", "smfanet_plus": "SMFANet+", "hit_srf": "HiT-SR
 # an encoder that only fixed-scale models have -> the encoder of the multi-scale models they are compared with
 BASELINE_OF = {"mambair_light_baseline": "mambair_light"}
 MAIN_VARIANTS = ("", "finetune")  # what stands for a model in comparisons
-# how a multi-scale model is compared with fixed-scale ones -> the variants of these that it is compared with
-BUDGETS = {"equal steps per model": MAIN_VARIANTS, "equal total steps": ("third",)}
+# how a multi-scale model is compared with fixed-scale ones -> whether a pair of runs is compared so
+BUDGETS = {
+    "equal steps per model": lambda multi, fixed: {multi.variant, fixed.variant} <= set(MAIN_VARIANTS),
+    "equal total steps": lambda multi, fixed: multi.variant in MAIN_VARIANTS and fixed.variant == "third",
+    "equal steps and frequency loss": lambda multi, fixed: (
+        (multi.variant, fixed.variant) in (("", "fft"), ("30k", "fft"))
+        and (multi.steps, multi.frequency_weight) == (fixed.steps, fixed.frequency_weight)
+    ),
+}
 PAPER_TABLES = ("table2_div2k", "table3_df2k", "table4_pretrain")
 
 
@@ -145,7 +153,7 @@ def _counts(rng: np.random.Generator, draws: int, n: int) -> np.ndarray:
     return np.bincount(chosen.ravel(), minlength=draws * n).reshape(draws, n).astype(float)
 
 
-def paired_difference(rows: pd.DataFrame, model: list[str], baseline: list[str], scale: int) -> dict:
+def paired_difference(rows: pd.DataFrame, model: Collection[str], baseline: Collection[str], scale: int) -> dict:
     """Mean PSNR-Y and SSIM differences model - baseline at one scale, with 95 % intervals over images and seeds.
 
     Runs are paired by dataset, image and seed; intervals by `crossed_interval`. Without a common pair every value is
@@ -188,20 +196,21 @@ def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
     "all") and, where there are several test sets, for each of them.
 
     Column ``budget`` is a key of `BUDGETS`: at equal steps per model the fixed-scale models of three scales have had
-    three times the steps of the multi-scale model together, at equal total steps as many.
+    three times the steps of the multi-scale model together, at equal total steps as many. IGConv+ alone has the
+    frequency loss, unless the fixed-scale models were given it, too.
     """
     lines = []
     for encoder in dict.fromkeys(run.encoder for run in runs.values() if run.encoder not in BASELINE_OF):
         own = [run for run in runs.values() if BASELINE_OF.get(run.encoder, run.encoder) == encoder]
-        for upsampler, (budget, variants), baseline in product(
+        for upsampler, (budget, comparable), baseline in product(
             ("igconv", "igconv+"), BUDGETS.items(), ("spconv", "spconv+")
         ):
-            multi = [run.name for run in own if run.upsampler == upsampler and run.variant in MAIN_VARIANTS]
-            candidates = [
-                run for run in own if run.upsampler == baseline and run.variant in variants and len(run.scales) == 1
-            ]
-            for scale in sorted({s for run in candidates for s in run.scales}) if multi else ():
-                fixed = [run.name for run in candidates if run.scales == (scale,)]
+            pairs = [
+                (multi, fixed) for multi in own if multi.upsampler == upsampler
+                for fixed in own if fixed.upsampler == baseline and len(fixed.scales) == 1 and comparable(multi, fixed)
+            ]  # fmt: skip
+            for scale in sorted({s for _, fixed in pairs for s in fixed.scales}):
+                multi, fixed = ({pair[i].name for pair in pairs if scale in pair[1].scales} for i in (0, 1))
                 for dataset, part in _per_set(rows).items():
                     lines.append(dict(encoder=encoder, model=run_label(upsampler), baseline=run_label(baseline),
                                       budget=budget, scale=scale, dataset=dataset,
@@ -210,22 +219,24 @@ def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
 
 
 def ablation(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
-    """Each variant with an ingredient added or left out against the run of equal steps that it differs from; rows as
-    those of `fixed_vs_multi`."""
-    lines = []
-    for variant in dict.fromkeys(run.variant for run in runs.values() if run.variant in INGREDIENTS):
-        changed = [run for run in runs.values() if run.variant == variant]
-        encoder, upsampler = changed[0].encoder, changed[0].upsampler
-        same = attrgetter("encoder", "upsampler", "scales", "steps", "start_from", "freeze_encoder", "initialisation")
-        reference = [
-            run.name for run in runs.values() if same(run) == same(changed[0]) and run.variant not in INGREDIENTS
-        ]  # fmt: skip
-        for scale, (dataset, part) in product(changed[0].scales, _per_set(rows).items()):
-            lines.append(dict(
-                encoder=encoder, model=run_label(upsampler, variant), ingredient=INGREDIENTS[variant],
-                change="left out" if variant.startswith("no_") else "added", scale=scale, dataset=dataset,
-                **paired_difference(part, [run.name for run in changed], reference, scale),
-            ))  # fmt: skip
+    """Each variant with an ingredient added or left out against the runs of equal steps that it differs from
+    (``reference``); rows as those of `fixed_vs_multi`."""
+    lines, kind = [], attrgetter("encoder", "upsampler", "variant")
+    same = attrgetter("encoder", "upsampler", "scales", "steps", "start_from", "freeze_encoder", "initialisation")
+    for one in dict.fromkeys(kind(run) for run in runs.values() if run.variant in INGREDIENTS):
+        encoder, upsampler, variant = one
+        changed = [run for run in runs.values() if kind(run) == one]
+        for scale in sorted({s for run in changed for s in run.scales}):
+            own = {run.name: same(run) for run in changed if scale in run.scales}
+            reference = [
+                run.name for run in runs.values() if same(run) in own.values() and run.variant not in INGREDIENTS
+            ]
+            for dataset, part in _per_set(rows).items():
+                lines.append(dict(
+                    encoder=encoder, model=run_label(upsampler, variant), reference=run_label(upsampler),
+                    ingredient=INGREDIENTS[variant], change="left out" if variant.startswith("no_") else "added",
+                    scale=scale, dataset=dataset, **paired_difference(part, own, reference, scale),
+                ))  # fmt: skip
     return pd.DataFrame(lines)
 
 

@@ -67,9 +67,10 @@ def test_planned_scales_of_which_none_was_run_are_one_line():
 
 
 def test_an_ingredient_left_out_helps_when_the_rest_is_worse():
-    rows = [difference(-0.2, -0.3, -0.1, ingredient="IGSample", change="left out"),
-            difference(-0.2, -0.3, -0.1, ingredient="IGSample", change="added")]  # fmt: skip
+    rows = [difference(-0.2, -0.3, -0.1, ingredient="IGSample", change="left out", reference="IGConv+"),
+            difference(-0.2, -0.3, -0.1, ingredient="IGSample", change="added", reference="SPConv")]  # fmt: skip
     left_out, added = claims.ingredients(pd.DataFrame(rows))
+    assert [line["about"] for line in (left_out, added)] == ["e, left out of IGConv+", "e, added to SPConv"]
     assert (left_out["verdict"], left_out["value"], left_out["low"], left_out["high"]) == ("reproduced", 0.2, 0.1, 0.3)
     assert (added["verdict"], added["value"]) == ("differs", -0.2)
 
@@ -196,13 +197,17 @@ def test_low_frequencies_first():
 
 
 @pytest.mark.parametrize(("effect", "verdict"), [(-0.3, "reproduced"), (0.3, "differs"), (0.0, "undecided")])
-def test_the_frequency_loss_is_judged_by_the_high_bands(effect, verdict):
+@pytest.mark.parametrize(
+    ("upsampler", "with_it", "without", "other"),
+    [("igconv+", "", "no_fft", "no_igsample"), ("igconv", "fft", "", "igsample"), ("spconv", "fft", "30k", "other")],
+)
+def test_the_frequency_loss_is_judged_by_the_high_bands(effect, verdict, upsampler, with_it, without, other):
     """An effect on low bands, or on runs with other ingredients, changes nothing."""
     rng, rows = np.random.default_rng(0), []
-    for variant in ("", "no_fft", "no_igsample"):
+    for variant in (with_it, without, other):
         for low, i in product((0.0, 0.25), range(8)):
-            shift = {"": effect, "no_igsample": 7.0}.get(variant, 0.0) if low else float(len(variant))
-            rows.append(dict(run=variant, upsampler="igconv+", variant=variant, seed=0, dataset="d", image=str(i),
+            shift = {with_it: effect, other: 7.0}.get(variant, 0.0) if low else float(len(variant))
+            rows.append(dict(run=variant, upsampler=upsampler, variant=variant, seed=0, dataset="d", image=str(i),
                              scale=2, band_low_cycles_per_px=low, band_high_cycles_per_px=low + 0.25,
                              relative_error_db=-3 + rng.normal(0, 0.01) + shift))  # fmt: skip
     (line,) = findings.frequency_loss(pd.DataFrame(rows))

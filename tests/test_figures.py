@@ -24,6 +24,15 @@ def rows():
     return pd.DataFrame(table)
 
 
+def ablated():
+    kinds = [("IGConv+ − frequency loss", "frequency loss", -0.2), ("IGConv + IGSample", "IGSample", np.nan)]
+    return pd.DataFrame([
+        dict(model=model, ingredient=ingredient, scale=scale, dataset=dataset, difference_db=value,
+             low_db=value - 0.1, high_db=value + 0.1)
+        for model, ingredient, value in kinds for scale in (2, 3) for dataset in ("all", "Set5")
+    ])  # fmt: skip
+
+
 def records():
     curve = pd.DataFrame(dict(step=[10, 20, 30], l1=[0.3, 0.2, 0.1], psnr_y_db=[np.nan, 20, 21]))
     return pd.concat([curve.assign(run=r, upsampler=u, variant=v) for r, u, v in RUNS])
@@ -119,7 +128,7 @@ def budget():
 FIGURES = {
     "training_curves": lambda: figures.training_curves(records(), bicubic_psnr_y_db=19.5),
     "psnr_gain": lambda: figures.psnr_gain(rows()),
-    "ablation": lambda: figures.ablation(rows(), "igconv+", ""),
+    "ablation": lambda: figures.ablation(ablated()),
     "image_grid": lambda: figures.image_grid([("one", torch.zeros(3, 4, 4, dtype=torch.uint8))] * 3, columns=2),
     "cka_maps": lambda: figures.cka_maps(cka()),
     "cka_depth": lambda: figures.cka_depth(cka()),
@@ -172,6 +181,13 @@ def test_figures_leave_no_trace():
     assert pyplot.get_fignums() == []
 
 
+def test_ablation_draws_what_was_run_at_its_mean():
+    axes = figures.ablation(ablated()).axes
+    assert [axis.get_title() for axis in axes] == ["x2", "x3"]
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == ["IGConv+ − frequency loss"]
+    assert axes[0].lines[0].get_xdata() == [-0.2]
+
+
 def test_gain_is_the_mean_difference_to_bicubic():
     table = rows()
     axis = figures.psnr_gain(table).axes[0]
@@ -191,8 +207,9 @@ def test_styles_are_one_per_run_kind():
 def test_bad_input_is_named():
     with pytest.raises(InputError, match="no run 'bicubic'"):
         figures.psnr_gain(rows().query("run != 'bicubic'"))
-    with pytest.raises(InputError, match=r"no run of IGConv \(z\)"):
-        figures.ablation(rows(), "igconv", "z")
+    for nothing in (ablated().head(0), ablated().tail(2), pd.DataFrame()):
+        with pytest.raises(InputError, match="of no variant"):
+            figures.ablation(nothing)
     with pytest.raises(InputError, match="nothing to draw"):
         figures.training_curves(records().head(0))
     with pytest.raises(InputError, match="none of the kinds"):

@@ -87,7 +87,7 @@ def test_blocks_c_and_d_stay_out_of_the_comparisons():
     scales = found.groupby(["encoder", "model", "baseline", "budget"]).scale.apply(list)
     assert scales.map(lambda s: s == [2, 3, 4]).all()
     assert set(found.encoder) == {"edsr_baseline", "smfanet_plus"}
-    assert len(found) == 2 * 2 * 2 * 2 * 3
+    assert len(found) == 2 * 2 * 2 * 2 * 3 + 3, "and IGConv+ against SPConv with the frequency loss"
 
 
 def test_an_ablation_has_its_own_start():
@@ -125,7 +125,9 @@ def test_main_table_has_lines_for_blocks_c_and_d():
 def test_paper_gains_equal_those_of_the_published_tables():
     """EDSR, mean of five sets: IGConv+ over SPConv+ is +.082, +.144, +.182 dB (FACTS, section 3)."""
     own = dict(encoder="e", baseline="SPConv", model="IGConv", scale=2)
-    differences = [own | dict(budget=b, difference_db=db) for b, db in zip(tables.BUDGETS, (1.0, 5.0), strict=True)]
+    differences = [
+        own | dict(budget=b, difference_db=db) for b, db in zip(tables.BUDGETS, (1.0, 5.0, 9.0), strict=True)
+    ]
     table = tables.beside_paper(pd.DataFrame(differences))
     line = table[(table.source == "paper") & (table.encoder == "EDSR") & (table.model == "IGConv+")].iloc[0]
     assert [line[f"x{s} difference_db"] for s in (2, 3, 4)] == pytest.approx([0.082, 0.144, 0.182], abs=1e-6)
@@ -138,7 +140,30 @@ def test_fixed_scale_models_of_a_third_of_the_steps_are_compared_at_equal_total_
     table = benchmark_rows({"-spconv-x": 31.0, "-spconv-third-x": 29.0})
     found = tables.fixed_vs_multi(table, runs).query("encoder == 'edsr_baseline' and baseline == 'SPConv'")
     means = found.groupby("budget").difference_db.mean()
-    assert means.to_dict() == pytest.approx({"equal steps per model": -1.0, "equal total steps": 1.0})
+    assert means.to_dict() == pytest.approx(dict(zip(tables.BUDGETS, (-1.0, 1.0, 0.0), strict=True)))
+
+
+def test_models_with_the_frequency_loss_are_compared_at_equal_steps():
+    """In the benchmark both have 30,000 steps, in the profile cpu the steps of the main runs. Plain IGConv has none."""
+    for profile, other in (("benchmark", "igconv+-s"), ("cpu", "third")):
+        runs = study.runs(profile)
+        special = {other: 10.0, "spconv-fft": 29.0, "igconv+-30k-s": 31.0, "edsr_tiny-igconv+-s": 31.0}
+        values = {name: next((db for word, db in special.items() if word in name), 30.0) for name in runs}
+        first = {name: [db] for name, db in values.items() if runs[name].seed == 0}
+        table = pd.concat([rows(first, scale) for scale in (2, 3, 4)])
+        found = tables.fixed_vs_multi(table, runs).query("budget == 'equal steps and frequency loss'")
+        assert set(zip(found.model, found.baseline, strict=True)) == {("IGConv+", "SPConv")}
+        assert found.scale.tolist() == [2, 3, 4]
+        assert found.difference_db.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_an_ingredient_of_fixed_scale_models_is_compared_scale_by_scale():
+    runs = study.runs("cpu")
+    values = {name: [30.0 + run.scales[0] * run.variant.count("fft")] for name, run in runs.items()}
+    table = pd.concat([rows(values, scale) for scale in (2, 3, 4)])
+    found = tables.ablation(table, runs).query("model == 'SPConv + frequency loss'").set_index("scale")
+    assert found.difference_db.to_dict() == {2: 2.0, 3: 3.0, 4: 4.0}
+    assert set(found.reference) == {"SPConv"}
 
 
 def test_alternatives_stand_beside_models_of_equal_steps():

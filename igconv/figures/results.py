@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from igconv.errors import InputError
-from igconv.figures.style import GREY, labelled, style, styled, subplots
-from igconv.tables import crossed_interval
+from igconv.figures.style import BLACK, GREEN, GREY, PURPLE, labelled, styled, subplots
 
 
 @styled
@@ -73,30 +72,29 @@ def psnr_gain(rows: pd.DataFrame) -> Figure:
 
 
 @styled
-def ablation(rows: pd.DataFrame, upsampler: str, variant: str) -> Figure:
-    """Paired PSNR difference of the other runs to those of one kind, a panel per scale: mean with its 95 % bootstrap
-    interval over images and seeds, and every image and seed as a dot. Rows of the evaluation."""
-    key, is_base = ["dataset", "image", "scale", "seed"], (rows.upsampler == upsampler) & (rows.variant == variant)
-    base = rows[is_base].set_index(key).psnr_y_db
-    if base.empty:
-        raise InputError(f"the rows hold no run of {style(upsampler, variant)[0]}")
-    others = rows[~is_base & (rows.run != "bicubic")].join(base.rename("base"), on=key)
-    others, colours = labelled(others.assign(difference=others.psnr_y_db - others.base).dropna(subset="difference"))
-    names, scales = list(colours), sorted(others.scale.unique())
+def ablation(table: pd.DataFrame) -> Figure:
+    """What each ingredient of IGConv+ changes, a panel per scale: mean over all images with its 95 % interval over
+    images and seeds, and where there are several test sets a dot for each. Table: `igconv.tables.ablation` of one
+    encoder."""
+    known = table.dropna(subset="difference_db") if len(table) else table
+    if not len(known):
+        raise InputError("of no variant the evaluation of it and of its reference are there")
+    names, scales = list(dict.fromkeys(known.model)), sorted(known.scale.unique())
+    colours = dict(zip(dict.fromkeys(known.ingredient), (GREEN, PURPLE, BLACK), strict=False))
     figure, (axes,) = subplots(1, len(scales), 2.6, 0.9 + 0.33 * len(names), sharex=True, sharey=True)
     for axis, scale in zip(axes, scales, strict=True):
-        for i, name in enumerate(names):
-            pairs = others[(others.scale == scale) & (others.label == name)]
-            if len(pairs):
-                mean, low, high = crossed_interval(pairs, "difference")
-                axis.plot(pairs.difference, [i + 0.25] * len(pairs), "o", color=GREY, ms=2.5)
-                axis.errorbar(mean, i, xerr=np.nan_to_num([[mean - low], [high - mean]]), fmt="o", ms=5, capsize=3,
-                              color=colours[name])  # fmt: skip
+        for row in known[known.scale == scale].itertuples():
+            i, mean = names.index(row.model), row.difference_db
+            if row.dataset != "all":
+                axis.plot(mean, i + 0.25, "o", color=GREY, ms=2.5)
+                continue
+            ends = np.nan_to_num([[mean - row.low_db], [row.high_db - mean]])
+            axis.errorbar(mean, i, xerr=ends, fmt="o", ms=5, capsize=3, color=colours[row.ingredient])
         axis.axvline(0, color="black", lw=0.8)
         axis.set(title=f"x{scale}", yticks=range(len(names)), yticklabels=names)
         axis.grid(axis="x")
     axes[0].set_ylim(len(names) - 0.5, -0.5)
-    figure.supxlabel(f"PSNR-Y minus that of {style(upsampler, variant)[0]} (dB)", fontsize=9)
+    figure.supxlabel("PSNR-Y minus that of the model without the change (dB)", fontsize=9)
     return figure
 
 

@@ -25,7 +25,7 @@ COLOURS = {
     ("bicubic", ""): GREY, ("spconv", ""): ORANGE, ("spconv+", ""): RED, ("igconv", ""): SKY, ("igconv+", ""): BLUE,
     ("igconv+", "no_fft"): GREEN, ("igconv+", "no_igsample"): PURPLE, ("igconv+", "no_dihedral"): BLACK,
     ("igconv", "fft"): GREEN, ("igconv", "igsample"): PURPLE, ("igconv", "dihedral"): BLACK, ("liif", ""): GREEN,
-    ("igconv", "spconv_init"): OLIVE, ("igconv+", "spconv_init"): WINE,
+    ("spconv", "fft"): YELLOW, ("igconv", "spconv_init"): OLIVE, ("igconv+", "spconv_init"): WINE,
 }  # fmt: skip
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, BLACK, GREY)  # where lines are not runs
 RC = {
