@@ -25,7 +25,7 @@ def plan(profile: str) -> pd.DataFrame:
     """One row per run: what it is, its budget, and whether it is trained."""
     rows = []
     for run in study.runs(profile).values():
-        trained = (results.run_folder(profile, run.name) / "model.safetensors").is_file()
+        trained = results.model_file(profile, run.name).is_file()
         rows.append({
             "run": run.name, "scales": ",".join(map(str, run.scales)), "steps": run.steps, "batch": run.batch,
             "LR patch": run.lr_patch, "LR patches": run.steps * run.batch, "trained on": "+".join(run.train_sets),

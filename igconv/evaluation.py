@@ -146,7 +146,7 @@ def trained_weights(run: Run) -> Path | None:
 
     Exported weights (`export_run`) are those that a clone has of the committed study.
     """
-    own = results.run_folder(run.profile, run.name) / "model.safetensors"
+    own = results.model_file(run.profile, run.name)
     return next((file for file in (own, results.weights_file(run.profile, run.name)) if file.is_file()), None)
 
 
@@ -170,7 +170,7 @@ def export_run(run: Run, path: Path) -> None:
 
     Raises InputError for a run that is not trained here, or has weights beyond the range of half precision.
     """
-    source = results.run_folder(run.profile, run.name) / "model.safetensors"
+    source = results.model_file(run.profile, run.name)
     model = load_run(run)
     if not source.is_file():
         raise InputError(f"{run.name} was not trained here; {results.shown(trained_weights(run))} is an export itself")

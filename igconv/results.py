@@ -36,6 +36,11 @@ def run_folder(profile: str, run: str) -> Path:
     return root(profile) / "runs" / run
 
 
+def model_file(profile: str, run: str) -> Path:
+    """Final weights of a training; their presence says that it is finished."""
+    return run_folder(profile, run) / "model.safetensors"
+
+
 def weights_file(profile: str, run: str) -> Path:
     """Half-precision weights of a run, small enough to be committed (``igconv export``)."""
     return root(profile) / "weights" / f"{run}.safetensors"

@@ -104,7 +104,7 @@ def _checked(run: Run, fabric, wait: bool, graphs: bool, model: SuperResolver | 
 
 
 def _train(run: Run, fabric, folder, graphs: bool, own: SuperResolver | None) -> Iterator[dict]:
-    finished = folder / "model.safetensors"
+    finished = results.model_file(run.profile, run.name)
     if finished.is_file() and checkpoints.metadata(finished).get("meta", {}).get("config_hash") == run.config_hash():
         yield from results.read_table(folder / "record.csv").to_dict("records")
         return
@@ -232,7 +232,7 @@ def starting_model(run: Run, own: SuperResolver | None = None) -> SuperResolver:
     model = copy.deepcopy(own) if own else build_model(run.encoder, run.upsampler, **run.model_options())
     if run.start_from and run.start_from in runs(run.profile):
         earlier = get(run.profile, run.start_from)
-        path = results.run_folder(run.profile, run.start_from) / "model.safetensors"
+        path = results.model_file(run.profile, run.start_from)
         if not path.is_file():
             raise InputError(f"{run.name} starts from {earlier.name}, which is not trained yet")
         source, target = checkpoints.load(path), model
@@ -337,5 +337,5 @@ def _finish(run: Run, fabric, folder, records: list[dict], spectrum: list[dict],
     results.write_json(results.provenance(**facts), folder / "provenance.json")
     # The weights come last: their presence says that the run is finished. The last checkpoint stays, because
     # Snakemake deletes the outputs of a job that was killed after this line and calls it again.
-    checkpoints.save(model, folder / "model.safetensors", rebuildable=model.config is not None, run=run.name,
-                     config_hash=run.config_hash())  # fmt: skip
+    checkpoints.save(model, results.model_file(run.profile, run.name), rebuildable=model.config is not None,
+                     run=run.name, config_hash=run.config_hash())  # fmt: skip

@@ -166,4 +166,4 @@ def go():
 @pytest.fixture
 def weights_of():
     """``weights_of(run)``: the stored weights of a finished run."""
-    return lambda run: checkpoints.read_weights(results.run_folder(run.profile, run.name) / "model.safetensors")
+    return lambda run: checkpoints.read_weights(results.model_file(run.profile, run.name))

@@ -55,7 +55,7 @@ def test_costs_of_every_run_of_a_table(trained):
     assert (first.seconds, first.steps_per_s, first.peak_memory_mb, first.device) == (2.5, 2.4, 100, "abacus")
     assert pd.isna(last.seconds)
     assert last.steps == trained[-1].steps
-    weights = results.run_folder(trained[0].profile, trained[0].name) / "model.safetensors"
+    weights = results.model_file(trained[0].profile, trained[0].name)
     assert first.weights_sha256 == checkpoints.sha256(weights)
     weights.unlink()
     assert budgets.run_costs(trained).weights_sha256[0] == ""

@@ -67,7 +67,9 @@ def test_trainings_start_in_the_order_of_the_table(smoke):
     log = (root.parent / "first.log").read_text() + smoke[2]
     started = re.findall(r"> 01_train (\S+)", log)
     order = list(study.runs("smoke"))
-    assert list(dict.fromkeys(started)) == order
+    assert sorted(dict.fromkeys(started)) == sorted(order)
+    # Two start at once, and either may print first.
+    assert max(abs(order.index(name) - place) for place, name in enumerate(dict.fromkeys(started))) <= 1
 
 
 def test_shows_steps_and_ends_with_the_table_and_the_report(smoke):
@@ -215,7 +217,7 @@ def test_plan_marks_trained_runs(monkeypatch, tmp_path):
     monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path))
     name = next(iter(study.runs("smoke")))
     assert set(driver.plan("smoke").state) == {"to do"}
-    path = results.run_folder("smoke", name) / "model.safetensors"
+    path = results.model_file("smoke", name)
     path.parent.mkdir(parents=True)
     path.touch()
     assert driver.plan("smoke").set_index("run").state[name] == "trained"

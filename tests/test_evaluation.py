@@ -19,7 +19,7 @@ def finished(tiny_run):
     def store(run=tiny_run, seed: int = 0):
         torch.manual_seed(seed)
         model = build_model(run.encoder, run.upsampler, **run.model_options())
-        path = results.run_folder(run.profile, run.name) / "model.safetensors"
+        path = results.model_file(run.profile, run.name)
         save(model, path, run=run.name, config_hash=run.config_hash())
         return run
 
@@ -49,7 +49,7 @@ def test_rows_have_the_schema_of_the_design(finished, tiny_run):
     path = results.rows_file(tiny_run.profile, tiny_run.name)
     assert path.is_file()
     assert path.with_suffix(".provenance.json").is_file()
-    weights = results.run_folder(tiny_run.profile, tiny_run.name) / "model.safetensors"
+    weights = results.model_file(tiny_run.profile, tiny_run.name)
     assert set(table.weights_sha256) == {checkpoints.sha256(weights)}
 
 
@@ -196,7 +196,7 @@ def test_only_what_changed_is_measured(finished, tiny_run, image_sets, monkeypat
     seen, original = [], evaluation.upscale
     monkeypatch.setattr(evaluation, "upscale", lambda m, lr, s, d: seen.append(s) or original(m, lr, s, d))
     facts = dict(zip(ROW[:7], evaluate_run(run).iloc[0][list(ROW[:7])], strict=True))
-    sha = checkpoints.sha256(results.run_folder(run.profile, run.name) / "model.safetensors")
+    sha = checkpoints.sha256(results.model_file(run.profile, run.name))
     evaluation.evaluate(run.profile, facts, load_run(run), ["tiny_test", "tiny_train"], (2,), sha)
     assert set(seen) == {2}
     assert len(seen) == len(datasets.image_set("tiny_train").paths())
@@ -290,7 +290,7 @@ def test_run_of_other_settings_is_refused(finished, tiny_run):
 def test_damaged_weights_are_named(finished):
     """A truncated file."""
     run = finished()
-    path = results.run_folder(run.profile, run.name) / "model.safetensors"
+    path = results.model_file(run.profile, run.name)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"model\.safetensors"):
         evaluate_run(run)

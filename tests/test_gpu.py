@@ -62,7 +62,7 @@ def small_run(tmp_path, monkeypatch):
 
 
 def weights_of(run) -> dict:
-    return checkpoints.read_weights(results.run_folder(run.profile, run.name) / "model.safetensors")
+    return checkpoints.read_weights(results.model_file(run.profile, run.name))
 
 
 def test_graphs_train_the_same_model(small_run, tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def run_costs(runs: Sequence[Run]) -> pd.DataFrame:
 
 def _weights_sha256(run: Run) -> str:
     """Of the weights where they are here, else that its evaluation noted."""
-    weights = results.run_folder(run.profile, run.name) / "model.safetensors"
+    weights = results.model_file(run.profile, run.name)
     if weights.is_file():
         return checkpoints.sha256(weights)
     rows = results.rows_file(run.profile, run.name)
