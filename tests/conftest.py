@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from file_server import serving
 from PIL import Image
 
 from igconv import checkpoints, datasets, results, study
@@ -167,3 +168,16 @@ def go():
 def weights_of():
     """``weights_of(run)``: the stored weights of a finished run."""
     return lambda run: checkpoints.read_weights(results.model_file(run.profile, run.name))
+
+
+@pytest.fixture
+def server():
+    """A `file_server.Server`."""
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def content() -> bytes:
+    """Half a megabyte, several chunks."""
+    return bytes(range(256)) * 2048
