@@ -107,7 +107,9 @@ def igconv_plus(base: Run) -> Run:
 
 def started_like_spconv(runs: list[Run]) -> list[Run]:
     """The same runs with a hyper-network whose kernels start like those of an SPConv."""
-    return [replace(run, variant="spconv_init", initialisation="spconv") for run in runs]
+    return [
+        replace(run, variant=f"{run.variant}_spconv_init".strip("_"), initialisation="spconv") for run in runs
+    ]  # fmt: skip
 
 
 def left_out(plus: Run) -> list[Run]:
@@ -234,7 +236,7 @@ def _cpu() -> list[Run]:
     last = replace(frozen[-1], variant="from_x2_tuned", start_from=frozen[-1].name, freeze_encoder=False, steps=700,
                    learning_rate=2e-4)  # fmt: skip
     heads = replace(base, upsampler="spconv", variant="heads")  # of block C; LIIF takes too long here
-    return [*main, *ingredients(base), *frozen, last, heads]
+    return [*main, *ingredients(base), *frozen, last, *started_like_spconv(frozen[:1]), heads]
 
 
 def _paper() -> list[Run]:

@@ -19,6 +19,7 @@ INGREDIENTS = {"no_fft": "frequency loss", "no_igsample": "IGSample", "no_dihedr
                "fft": "frequency loss", "igsample": "IGSample", "dihedral": "dihedral averaging"}  # fmt: skip
 VARIANTS = {"heads": "one encoder, three heads", "heads_30k": "one encoder, three heads, 30k",
             "from_x2": "encoder from x2", "from_x2_frozen": "encoder from x2, frozen",
+            "from_x2_frozen_spconv_init": "encoder from x2, frozen, SPConv's start",
             "from_x2_tuned": "encoder from x2, frozen at first", "spconv_init": "SPConv's start",
             "third": "a third of the steps"}  # fmt: skip
 NAMES = {"spconv": "SPConv", "spconv+": "SPConv+", "igconv": "IGConv", "igconv+": "IGConv+", "liif": "LIIF"}
