@@ -20,11 +20,19 @@ FIGURES = {
     "help), paired by image, with 95 % bootstrap intervals; small dots are single test sets.",
     "cka_maps": "Similarity (unbiased linear CKA) of the encoders of models trained for different scales.",
     "cka_depth": "The same along the depth, with randomly initialised encoders as control.",
+    "transfer_loss": "Frozen encoders with an SPConv fitted in closed form, minus the native encoder treated alike: "
+    "what an encoder of another scale costs.",
     "kernel_patterns": "What single channels paint into an output cell: SPConv per scale, and one IGConv at r = 2, 3, "
     "4, 32.",
     "correlation_bars": "Correlation of kernel patterns across scales, with the 95 % quantile under shuffling.",
+    "alignment_bars": "SPConvs of two scales after the linear map between their encoders' features: similarity (black "
+    "bars: chance), and what the predicted SPConv costs.",
     "band_errors": "Error energy relative to the image's energy per radial frequency band. The dashed line is the "
     "Nyquist frequency of the LR image.",
+    "band_learning": "Error per frequency band over the training, of the raw weights on the validation crops.",
+    "unseen_scales": "At scales nobody trained on: the model itself minus its x4 image enlarged by bicubic.",
+    "initialisation": "Before the first step: kernels of SPConv and IGConv, and how many directions the gradient that "
+    "reaches the encoder has.",
     "stored_parameters": "Parameters of one multi-scale model over those of three fixed-scale ones, per encoder.",
     "efficiency_bars": "Cost of the upsampler alone on this machine, and the paper's figures for another machine.",
     "cost_sweep": "Latency and memory of the upsamplers against the size of the image and against the scale.",
