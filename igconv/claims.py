@@ -139,6 +139,24 @@ def costs(upsamplers: pd.DataFrame, paper: pd.DataFrame) -> list[dict]:
     return lines
 
 
+def per_scale(found: pd.DataFrame) -> pd.DataFrame:
+    """The claims that are judged scale by scale, a line for all scales: claim, about, a text "value unit" per scale
+    and the verdict, with its scales where they differ. ``found``: `claims`; empty when none was run."""
+    single = found[found.scale.str.fullmatch(r"x\d+") & (found.verdict != "not run")]
+    lines = []
+    for (claim, about), part in single.groupby(["claim", "about"], sort=False):
+        if part.scale.nunique() > 1:
+            by_verdict = part.groupby("verdict", sort=False).scale.agg(", ".join)
+            words = [verdict + f" ({scales})" * (len(by_verdict) > 1) for verdict, scales in by_verdict.items()]
+            values = {row.scale: f"{row.value:+.2f} {row.unit}" for row in part.itertuples()}
+            lines.append(dict(claim=claim, about=about, **values, verdict=", ".join(words)))
+    if not lines:
+        return pd.DataFrame(columns=["claim", "about", "verdict"])
+    table = pd.DataFrame(lines).fillna("")
+    scales = sorted(set(table) - {"claim", "about", "verdict"}, key=lambda name: int(name[1:]))
+    return table[["claim", "about", *scales, "verdict"]]
+
+
 # Claim functions and the tables they take, below results/<profile>/, in the order of the table of claims.
 CLAIMS: dict[str, tuple[Callable[[pd.DataFrame], list[dict]], str]] = {
     "psnr": (psnr, "tables/fixed_vs_multi"),

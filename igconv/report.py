@@ -43,6 +43,7 @@ FIGURES = {
 TABLES = {
     "main": "PSNR-Y in dB / SSIM, means over the test images and seeds.",
     "claims": "The paper's claims at the budget of this profile. Verdicts follow from rules, see igconv/verdicts.py.",
+    "claims_per_scale": "Those about single scales in short.",
     "fixed_vs_multi": "One model for all scales minus the fixed-scale model of the same scale, paired by image: at "
     "equal steps per model, at equal total steps, and at equal steps with the frequency loss in both.",
     "published": "Models beside the paper's values. Published ones should have them; our runs have another budget and "

@@ -225,6 +225,20 @@ def test_unseen_scales_are_judged_together():
     assert verdicts(findings.unseen(pd.DataFrame(rows).assign(scale=4))) == ["not run"]
 
 
+def test_claims_judged_scale_by_scale_fit_a_line():
+    rows = [difference(-0.2, -0.3, -0.1), difference(0.2, 0.1, 0.3, scale=3), difference(0.3, 0.2, 0.4, scale=4),
+            difference(0.1, 0.09, 0.2, scale=2, model="IGConv"), difference(0.1, 0.09, 0.2, scale=3, model="IGConv"),
+            difference(0.2, 0.1, 0.3, budget="equal total steps")]  # fmt: skip
+    found = claims.per_scale(claims.claims(dict(psnr=pd.DataFrame(rows), similarity=cka(0.9, 0.5))))
+    assert list(found.columns) == ["claim", "about", "x2", "x3", "x4", "verdict"]
+    plus, plain = found.to_dict("records")
+    assert plus["about"] == "e, equal steps per model"
+    assert [plus[f"x{s}"] for s in (2, 3, 4)] == ["-0.20 dB", "+0.20 dB", "+0.30 dB"]
+    assert plus["verdict"] == "differs (x2), reproduced (x3, x4)"
+    assert (plain["x4"], plain["verdict"]) == ("", "reproduced")
+    assert claims.per_scale(claims.claims({})).empty
+
+
 def test_tables_of_a_profile_are_read_where_they_are():
     path = results.root("smoke") / "tables" / "fixed_vs_multi.csv"
     results.write_table(pd.DataFrame([difference(0.2, 0.1, 0.3)]), path)

@@ -63,6 +63,11 @@ def test_weights_of_block_a_are_there_and_forty_megabytes_are_enough():
     assert sum(path.stat().st_size for path in EXPORTED) <= 40e6
 
 
+def test_the_readme_has_the_claims_as_they_were_written():
+    written = (COMMITTED / "cpu" / "tables" / "claims_per_scale.md").read_text().strip()
+    assert written in (results.PROJECT / "README.md").read_text()
+
+
 def test_the_main_table_follows_from_the_rows():
     """Made again from the committed rows it is the same."""
     runs = study.runs("cpu")
