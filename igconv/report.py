@@ -10,6 +10,7 @@ import pandas as pd
 from igconv import results, study
 from igconv.errors import InputError
 from igconv.files import write
+from igconv.tables import over_all_sets
 
 # Figure name -> caption, in the order of the page.
 FIGURES = {
@@ -45,11 +46,12 @@ TABLES = {
     "claims": "The paper's claims at the budget of this profile. Verdicts follow from rules, see igconv/verdicts.py.",
     "claims_per_scale": "Those about single scales in short.",
     "fixed_vs_multi": "One model for all scales minus the fixed-scale model of the same scale, paired by image: at "
-    "equal steps per model, at equal total steps, and at equal steps with the frequency loss in both.",
+    "equal steps per model, at equal total steps, and at equal steps with the frequency loss in both. Single sets are "
+    "in the CSV file.",
     "published": "Models beside the paper's values. Published ones should have them; our runs have another budget and "
     "other data.",
     "alternatives": "What a user would pick instead, beside IGConv and SPConv of equal steps.",
-    "ablation": "Variants minus their reference, paired by image.",
+    "ablation": "Variants minus their reference, paired by image. Single sets are in the CSV file.",
     "budget": "Training budget and stored parameters.",
     "paper": "Gains over the fixed-scale model, beside the paper's (other budget, encoders and images: compare signs).",
     "runs": "Every run: where it was trained, for how long, how fast, with how much memory, by which code.",
@@ -89,6 +91,7 @@ def build(profile: str, pages: bool = True) -> Path:
     page = environment.get_template("report.html.j2").render(
         profile=profile,
         runs=list(runs.values()),
+        trained=sum((results.run_folder(profile, name) / "record.csv").is_file() for name in runs),
         made=results.provenance(),
         tables={name: (caption, _table(root / "tables" / f"{name}.csv")) for name, caption in TABLES.items()},
         figures={name: (caption, _picture(root / "figures" / f"{name}.png")) for name, caption in FIGURES.items()},
@@ -99,10 +102,14 @@ def build(profile: str, pages: bool = True) -> Path:
 
 
 def _table(path: Path) -> str:
-    """HTML of a table, nothing for one that is missing or empty."""
+    """HTML of a table, nothing for one that is missing or empty. Differences: those measured, over all sets."""
     if not path.is_file() or path.read_bytes() == b"\n":  # a table without rows can be without columns
         return ""
     table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    if "difference_db" in table and "images" in table:
+        table = over_all_sets(table[table.images > 0])
+    if table.empty:
+        return ""
     return table.to_html(index=False, border=0, na_rep="", float_format=lambda v: f"{round(v, 3) + 0.0:.3f}")
 
 
