@@ -20,7 +20,7 @@ def psnr(difference: pd.DataFrame) -> list[dict]:
                   "IGConv+": ("PSNR better than the fixed-scale model's", 0.0)}  # fmt: skip
     if difference.empty:
         return [line(f"{model}: {claim}", "", "dB", "needs own runs") for model, (claim, _) in statements.items()]
-    lines, difference = [], over_all_sets(difference)
+    lines, difference = [], over_all_sets(difference[difference.model.isin(statements)])
     for (encoder, model), part in difference.groupby(["encoder", "model"], sort=False):
         claim, target = statements[model]
         part = part[part.baseline == ("SPConv" if (part.baseline == "SPConv").any() else part.baseline.iloc[0])]

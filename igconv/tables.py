@@ -34,8 +34,9 @@ BUDGETS = {
     "equal steps per model": lambda multi, fixed: {multi.variant, fixed.variant} <= set(MAIN_VARIANTS),
     "equal total steps": lambda multi, fixed: multi.variant in MAIN_VARIANTS and fixed.variant == "third",
     "equal steps and frequency loss": lambda multi, fixed: (
-        (multi.variant, fixed.variant) in (("", "fft"), ("30k", "fft"))
-        and (multi.steps, multi.frequency_weight) == (fixed.steps, fixed.frequency_weight)
+        fixed.variant == "fft"
+        and multi.initialisation == "authors"
+        and (multi.steps, multi.frequency_weight, multi.start_from) == (fixed.steps, fixed.frequency_weight, "")
     ),
 }
 PAPER_TABLES = ("table2_div2k", "table3_df2k", "table4_pretrain")
@@ -192,30 +193,38 @@ def over_all_sets(difference: pd.DataFrame) -> pd.DataFrame:
     return difference[difference.dataset == "all"] if "dataset" in difference else difference
 
 
+def _changed(run: Run) -> str:
+    """The variant of a run that has an ingredient added or left out, else nothing."""
+    return run.variant if run.variant in INGREDIENTS else ""
+
+
 def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
     """IGConv and IGConv+ against the fixed-scale model of each scale: `paired_difference` over all images (dataset
     "all") and, where there are several test sets, for each of them.
 
     Column ``budget`` is a key of `BUDGETS`: at equal steps per model the fixed-scale models of three scales have had
     three times the steps of the multi-scale model together, at equal total steps as many. IGConv+ alone has the
-    frequency loss, unless the fixed-scale models were given it, too.
+    frequency loss, unless the fixed-scale models were given it, too: with these every model with the loss is compared,
+    those with an ingredient added or left out among them.
     """
     lines = []
     for encoder in dict.fromkeys(run.encoder for run in runs.values() if run.encoder not in BASELINE_OF):
         own = [run for run in runs.values() if BASELINE_OF.get(run.encoder, run.encoder) == encoder]
-        for upsampler, (budget, comparable), baseline in product(
-            ("igconv", "igconv+"), BUDGETS.items(), ("spconv", "spconv+")
+        for upsampler, changed, (budget, comparable), baseline in product(
+            ("igconv", "igconv+"), ("", *INGREDIENTS), BUDGETS.items(), ("spconv", "spconv+")
         ):
+            models = [run for run in own if run.upsampler == upsampler and _changed(run) == changed]
             pairs = [
-                (multi, fixed) for multi in own if multi.upsampler == upsampler
+                (multi, fixed) for multi in models
                 for fixed in own if fixed.upsampler == baseline and len(fixed.scales) == 1 and comparable(multi, fixed)
             ]  # fmt: skip
             for scale in sorted({s for _, fixed in pairs for s in fixed.scales}):
                 multi, fixed = ({pair[i].name for pair in pairs if scale in pair[1].scales} for i in (0, 1))
                 for dataset, part in _per_set(rows).items():
-                    lines.append(dict(encoder=encoder, model=run_label(upsampler), baseline=run_label(baseline),
-                                      budget=budget, scale=scale, dataset=dataset,
-                                      **paired_difference(part, multi, fixed, scale)))  # fmt: skip
+                    lines.append(dict(
+                        encoder=encoder, model=run_label(upsampler, changed), baseline=run_label(baseline),
+                        budget=budget, scale=scale, dataset=dataset, **paired_difference(part, multi, fixed, scale),
+                    ))  # fmt: skip
     return pd.DataFrame(lines)
 
 
