@@ -120,7 +120,7 @@ rule tables:
         rules.data.output, rules.evaluate.output, rules.similarity.output, rules.correlation.output,
         rules.spectrum.output, rules.efficiency.output, rules.unseen.output, rules.initialisation.output,
         notebook=notebook("09_tables")
-    output: f"{ROOT}/tables/main.csv", f"{ROOT}/tables/claims.csv"
+    output: f"{ROOT}/tables/main.csv", f"{ROOT}/tables/claims.csv", f"{ROOT}/tables/claims_per_scale.csv"
     log: notebook=executed("09_tables")
     shell: EXECUTE
 

@@ -18,9 +18,11 @@ def psnr(difference: pd.DataFrame) -> list[dict]:
     """One model for all scales against the fixed-scale model of each: `igconv.tables.fixed_vs_multi`."""
     statements = {"IGConv": ("PSNR equal to the fixed-scale model's", -NOISE_DB),
                   "IGConv+": ("PSNR better than the fixed-scale model's", 0.0)}  # fmt: skip
+    if len(difference):
+        difference = over_all_sets(difference[difference.model.isin(statements)])
     if difference.empty:
         return [line(f"{model}: {claim}", "", "dB", "needs own runs") for model, (claim, _) in statements.items()]
-    lines, difference = [], over_all_sets(difference[difference.model.isin(statements)])
+    lines = []
     for (encoder, model), part in difference.groupby(["encoder", "model"], sort=False):
         claim, target = statements[model]
         part = part[part.baseline == ("SPConv" if (part.baseline == "SPConv").any() else part.baseline.iloc[0])]
@@ -140,15 +142,15 @@ def costs(upsamplers: pd.DataFrame, paper: pd.DataFrame) -> list[dict]:
 
 
 def per_scale(found: pd.DataFrame) -> pd.DataFrame:
-    """The claims that are judged scale by scale, a line for all scales: claim, about, a text "value unit" per scale
-    and the verdict, with its scales where they differ. ``found``: `claims`; empty when none was run."""
+    """The claims that are judged at several scales one by one, a line for all scales: claim, about, a text "value unit"
+    per scale and the verdict, with its scales where they differ. ``found``: `claims`; empty when none was run."""
     single = found[found.scale.str.fullmatch(r"x\d+") & (found.verdict != "not run")]
     lines = []
     for (claim, about), part in single.groupby(["claim", "about"], sort=False):
         if part.scale.nunique() > 1:
             by_verdict = part.groupby("verdict", sort=False).scale.agg(", ".join)
             words = [verdict + f" ({scales})" * (len(by_verdict) > 1) for verdict, scales in by_verdict.items()]
-            values = {row.scale: f"{row.value:+.2f} {row.unit}" for row in part.itertuples()}
+            values = {row.scale: f"{round(row.value, 2) + 0.0:+.2f} {row.unit}" for row in part.itertuples()}
             lines.append(dict(claim=claim, about=about, **values, verdict=", ".join(words)))
     if not lines:
         return pd.DataFrame(columns=["claim", "about", "verdict"])

@@ -15,7 +15,8 @@ from igconv.tables import over_all_sets
 # Figure name -> caption, in the order of the page.
 FIGURES = {
     "claims": "Every claim of the paper: our value with its interval against the target.",
-    "psnr_gain": "Gain over bicubic in PSNR-Y per scale and model. Bars are means, dots single images.",
+    "psnr_gain": "Gain over bicubic in PSNR-Y per scale and model. Bars are means, dots single images. "
+    "Ingredients left out or added: see below.",
     "training_curves": "Training: loss of the patches (left) and PSNR of the averaged weights on validation crops.",
     "ablation": "Ingredients of IGConv+ left out of it (below zero they help) and added to others (above zero they "
     "help), paired by image, with 95 % bootstrap intervals; small dots are single test sets.",
@@ -52,6 +53,7 @@ TABLES = {
     "other data.",
     "alternatives": "What a user would pick instead, beside IGConv and SPConv of equal steps.",
     "ablation": "Variants minus their reference, paired by image. Single sets are in the CSV file.",
+    "effects": "What each ingredient of IGConv+ changes beside which others, paired by image.",
     "budget": "Training budget and stored parameters.",
     "paper": "Gains over the fixed-scale model, beside the paper's (other budget, encoders and images: compare signs).",
     "runs": "Every run: where it was trained, for how long, how fast, with how much memory, by which code.",

@@ -189,7 +189,7 @@ def ablation(base: Run) -> list[Run]:
     """Block B: `ingredients` with references of the same steps."""
     short = replace(base, steps=30_000)
     reference = replace(short, variant="30k")
-    return [*ingredients(short), igconv(reference), igconv_plus(reference), *fixed(reference, "spconv", (2, 3, 4))]
+    return [igconv(reference), igconv_plus(reference), *fixed(reference, "spconv", (2, 3, 4)), *ingredients(short)]
 
 
 def ingredients(base: Run) -> list[Run]:

@@ -250,6 +250,33 @@ def ablation(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def effects(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
+    """What each ingredient of IGConv+ changes beside which others: every pair of multi-scale runs that differ in one
+    ingredient alone. Over the images of all sets.
+
+    Returns: encoder, ingredient, beside (the others that both have), scale, and `paired_difference`, with - without.
+    """
+    names = dict(zip(dict.fromkeys(INGREDIENTS.values()), ("frequency_weight", "igsample", "dihedral"), strict=True))
+    same = attrgetter("encoder", "scales", "steps", "start_from", "freeze_encoder", "initialisation")
+    kinds: dict[tuple, list[Run]] = {}
+    for run in runs.values():
+        if run.upsampler.startswith("igconv"):
+            present = frozenset(name for name, field in names.items() if getattr(run, field))
+            kinds.setdefault((same(run), present), []).append(run)
+    lines = []
+    for name, ((settings, others), without) in product(names, kinds.items()):
+        having = kinds.get((settings, others | {name}))
+        if name in others or not having:
+            continue
+        for scale in without[0].scales:
+            lines.append(dict(
+                encoder=without[0].encoder, ingredient=name, scale=scale,
+                beside=", ".join(other for other in names if other in others) or "nothing",
+                **paired_difference(rows, [r.name for r in having], [r.name for r in without], scale),
+            ))  # fmt: skip
+    return pd.DataFrame(lines)
+
+
 def is_alternative(run: Run) -> bool:
     """Whether a run is what a user might pick instead of IGConv: one encoder with a head per scale, or LIIF."""
     return run.upsampler == "liif" or (run.upsampler.startswith("spconv") and len(run.scales) > 1)

@@ -169,6 +169,19 @@ def test_an_ingredient_of_fixed_scale_models_is_compared_scale_by_scale():
     assert set(found.reference) == {"SPConv"}
 
 
+def test_an_ingredient_is_judged_beside_every_set_of_others():
+    """Three ingredients, four sets of others each; what two do together is seen."""
+    runs = study.runs("cpu")
+    values = {name: [30.0 + 0.1 * run.dihedral + 0.2 * run.igsample - 0.5 * (run.igsample and run.dihedral)]
+              for name, run in runs.items()}  # fmt: skip
+    found = tables.effects(rows(values), runs).query("scale == 2 and images > 0").set_index(["ingredient", "beside"])
+    assert len(found) == 12, "pairs with SPConv's start and with a frozen encoder differ in more than one"
+    assert found.difference_db["IGSample", "nothing"] == pytest.approx(0.2)
+    assert found.difference_db["IGSample", "frequency loss, dihedral averaging"] == pytest.approx(-0.3)
+    assert found.difference_db["dihedral averaging", "frequency loss"] == pytest.approx(0.1)
+    assert found.difference_db["frequency loss", "IGSample"] == 0.0
+
+
 def test_alternatives_stand_beside_models_of_equal_steps():
     """Block C of the benchmark: LIIF and three heads beside the 30,000-step references, with what they cost."""
     costs = pd.DataFrame([

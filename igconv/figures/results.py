@@ -10,6 +10,7 @@ from torch import Tensor
 
 from igconv.errors import InputError
 from igconv.figures.style import BLACK, GREEN, GREY, PURPLE, labelled, styled, subplots
+from igconv.tables import INGREDIENTS
 
 
 @styled
@@ -80,7 +81,7 @@ def ablation(table: pd.DataFrame) -> Figure:
     if not len(known):
         raise InputError("of no variant the evaluation of it and of its reference are there")
     names, scales = list(dict.fromkeys(known.model)), sorted(known.scale.unique())
-    colours = dict(zip(dict.fromkeys(known.ingredient), (GREEN, PURPLE, BLACK), strict=False))
+    colours = dict(zip(dict.fromkeys(INGREDIENTS.values()), (GREEN, PURPLE, BLACK), strict=True))
     figure, (axes,) = subplots(1, len(scales), 2.6, 0.9 + 0.33 * len(names), sharex=True, sharey=True)
     for axis, scale in zip(axes, scales, strict=True):
         for row in known[known.scale == scale].itertuples():
