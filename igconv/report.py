@@ -24,8 +24,8 @@ FIGURES = {
     "cka_depth": "The same along the depth, with randomly initialised encoders as control.",
     "transfer_loss": "Frozen encoders with an SPConv fitted in closed form, minus the native encoder treated alike: "
     "what an encoder of another scale costs.",
-    "kernel_patterns": "What single channels paint into an output cell: SPConv per scale, and one IGConv at r = 2, 3, "
-    "4, 32.",
+    "kernel_patterns": "What single channels paint into an output cell: SPConv per scale, and one IGConv and one "
+    "IGConv+ at several.",
     "correlation_bars": "Correlation of kernel patterns across scales, with the 95 % quantile under shuffling.",
     "alignment_bars": "SPConvs of two scales after the linear map between their encoders' features: similarity (black "
     "bars: chance), and what the predicted SPConv costs.",
