@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from igconv.tables import mean_interval, run_label
+from igconv.tables import REFERENCES, mean_interval, run_label
 from igconv.verdicts import KEPT, NOISE_DB, above, line, scale_names, seed_count, together
 
 SPLIT = 0.25  # cycles per pixel, above which a frequency is high
@@ -170,7 +170,7 @@ def frequency_loss(bands: pd.DataFrame) -> list[dict]:
     claim, lines = f"The frequency loss lowers the error above {SPLIT} cycles/px", []
     kinds = set(zip(bands.upsampler, bands.variant, strict=True)) if len(bands) else set()
     whole = {
-        upsampler: next((variant for variant in ("", "30k") if (upsampler, variant) in kinds), None)
+        upsampler: next((variant for variant in REFERENCES if (upsampler, variant) in kinds), None)
         for upsampler in ("igconv+", "igconv", "spconv")
     }
     for upsampler, with_it, without in (

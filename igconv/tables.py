@@ -29,6 +29,7 @@ PAPER_ENCODERS = {"edsr": "EDSR", "smfanet_plus": "SMFANet+", "hit_srf": "HiT-SR
 # an encoder that only fixed-scale models have -> the encoder of the multi-scale models they are compared with
 BASELINE_OF = {"mambair_light_baseline": "mambair_light"}
 MAIN_VARIANTS = ("", "finetune")  # what stands for a model in comparisons
+REFERENCES = ("", "30k")  # what stands for it beside runs with an ingredient more or less
 # how a multi-scale model is compared with fixed-scale ones -> whether a pair of runs is compared so
 BUDGETS = {
     "equal steps per model": lambda multi, fixed: {multi.variant, fixed.variant} <= set(MAIN_VARIANTS),

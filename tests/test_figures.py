@@ -27,9 +27,9 @@ def rows():
 def ablated():
     kinds = [("IGConv+ − frequency loss", "frequency loss", -0.2), ("IGConv + IGSample", "IGSample", np.nan)]
     return pd.DataFrame([
-        dict(model=model, ingredient=ingredient, scale=scale, dataset=dataset, difference_db=value,
-             low_db=value - 0.1, high_db=value + 0.1)
-        for model, ingredient, value in kinds for scale in (2, 3) for dataset in ("all", "Set5")
+        dict(model=model, ingredient=ingredient, scale=scale, dataset=dataset, difference_db=value + more,
+             low_db=value - 0.1, high_db=value + 0.2)
+        for model, ingredient, value in kinds for scale in (2, 3) for dataset, more in (("all", 0.0), ("Set5", 0.3))
     ])  # fmt: skip
 
 
@@ -185,7 +185,11 @@ def test_ablation_draws_what_was_run_at_its_mean():
     axes = figures.ablation(ablated()).axes
     assert [axis.get_title() for axis in axes] == ["x2", "x3"]
     assert [text.get_text() for text in axes[0].get_yticklabels()] == ["IGConv+ − frequency loss"]
-    assert axes[0].lines[0].get_xdata() == [-0.2]
+    (mean,) = axes[0].containers
+    assert mean.lines[0].get_xdata() == [-0.2]
+    (ends,) = mean.lines[2][0].get_segments()
+    assert ends[:, 0].tolist() == pytest.approx([-0.3, 0.0])
+    assert [line.get_xdata()[0] for line in axes[0].lines].count(-0.2 + 0.3) == 1, "the one set is a dot"
 
 
 def test_gain_is_the_mean_difference_to_bicubic():
