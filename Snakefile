@@ -1,20 +1,21 @@
-# The order of the study: which notebook needs what, and what it leaves. Called by run_all.sh through igconv.driver.
+# The order of the study: which notebook needs what, and what it leaves. Called by run_all.sh (igconv.workflow.driver).
 # Executed notebooks stand under `log:`, because Snakemake deletes the outputs of a failed job and keeps its logs.
 # A run's last.ckpt is not declared at all, so that a second try resumes from it.
 import sys
 
-from igconv import results, study
+from igconv.study import results
+from igconv.study.runs import runs_of
 
 PROFILE = config["profile"]
 ROOT = results.root(PROFILE)
-RUNS = study.runs(PROFILE)
+RUNS = runs_of(PROFILE)
 # A changed table of runs changes these; paths are no trigger, because a moved folder is no new study.
 SETTINGS = [run.config_hash() for run in RUNS.values()]
 # What a training asks of a cluster, to be adapted; on one machine it counts for nothing.
 CLUSTER = dict(runtime=1440, mem_mb=32000, cpus_per_task=4, gres="gpu:1")
 # On a GPU `run_all.sh --graphs`.
 TRAIN_OPTIONS = f" graphs={config['graphs']}" if "graphs" in config else ""
-EXECUTE = f'"{sys.executable}" -m igconv.notebooks {{input.notebook:q}} {{log.notebook:q}} profile={PROFILE}'
+EXECUTE = f'"{sys.executable}" -m igconv.workflow.notebooks {{input.notebook:q}} {{log.notebook:q}} profile={PROFILE}'
 
 
 def notebook(name):
@@ -133,4 +134,4 @@ rule figures:
 rule report:
     input: rules.figures.output
     output: f"{ROOT}/report/index.html"
-    shell: f'"{sys.executable}" -m igconv.report {PROFILE}'
+    shell: f'"{sys.executable}" -m igconv.reporting.report {PROFILE}'

@@ -87,4 +87,4 @@ if [[ $profile == test ]]; then
   "$python" -m ruff format --check .
   exec "$python" -m pytest "$@"
 fi
-exec "$python" -m igconv.driver "$profile" "$@"
+exec "$python" -m igconv.workflow.driver "$profile" "$@"

@@ -14,7 +14,7 @@ import tyro
 from timing import RESULTS, in_fresh_process, interleaved, report, summary
 
 from igconv import build_model
-from igconv.inference import keep_freed_memory
+from igconv.models.inference import keep_freed_memory
 
 SIZES = ((256, 192), (640, 360))  # width, height of the LR image
 

@@ -15,8 +15,8 @@ import tyro
 from timing import RESULTS, in_fresh_process, interleaved, peak_memory_mib, report, summary
 from torch import Tensor
 
-from igconv.hypernetwork import HyperNetwork, subpixel_centres
-from igconv.inference import keep_freed_memory
+from igconv.models.hypernetwork import HyperNetwork, subpixel_centres
+from igconv.models.inference import keep_freed_memory
 
 SCALES, WIDTHS = (2, 3, 4, 8, 32), (64, 256)
 # The baseline keeps about this many activations of all rows at once in forward and backward: what would not fit into
@@ -124,7 +124,7 @@ def main(
         widths: feature channels C.
         threads: of the CPU.
         seconds: time spent on a bank in each process, after two calls that are not counted (one, for long ones).
-        keep_memory: have malloc keep freed blocks (`igconv.inference.keep_freed_memory`): another table.
+        keep_memory: have malloc keep freed blocks (`igconv.models.inference.keep_freed_memory`): another table.
         quick: one small bank, forward and backward.
     """
     torch.set_num_threads(threads)

@@ -11,12 +11,12 @@ import torch
 import tyro
 from timing import RESULTS, interleaved, report, summary
 
-from igconv.images import read_image, write_image
-from igconv.patches import PatchSource
+from igconv.data.images import read_image, write_image
+from igconv.data.patches import PatchSource
 
 
 def photographs(count: int, height: int, width: int, folder: Path) -> tuple[list[np.ndarray], list[Path]]:
-    """(views of one mapped file as in `igconv.cache`, PNG files) of smooth noisy images."""
+    """(views of one mapped file as in `igconv.data.cache`, PNG files) of smooth noisy images."""
     rng, sizes, paths = np.random.default_rng(0), (height, width), []
     flat = np.memmap(folder / "pixels.u8", np.uint8, "w+", shape=(count, height, width, 3))
     for i in range(count):

@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from igconv import results, study
-from igconv.evaluation import evaluate_run
+from igconv.evaluation.benchmark import evaluate_run
 from igconv.progress import follow
-from igconv.training import train
+from igconv.study import results
+from igconv.study.runs import get_run
+from igconv.training.loop import train
 
 SEEDS, PRECISIONS = (0, 1, 2), ("32-true", "bf16-mixed")
 
 
 def main(words: list[str]) -> None:
-    base = replace(study.get("sample", "edsr_tiny-igconv+-s0"), profile="precision")
+    base = replace(get_run("sample", "edsr_tiny-igconv+-s0"), profile="precision")
     if words[:1] == ["--steps"]:
         base = replace(base, steps=int(words[1]))
     rows = []

@@ -19,17 +19,18 @@ import torch
 import tyro
 from timing import RESULTS, report
 
-from igconv import results, study
-from igconv.training import train
+from igconv.study import results
+from igconv.study.runs import PLUS, get_run
+from igconv.training.loop import train
 
-UPSAMPLERS = {"igconv": {}, "igconv+": study.PLUS}
+UPSAMPLERS = {"igconv": {}, "igconv+": PLUS}
 
 
 def worker(settings: dict) -> None:
     """Train a shrunk run of the sample study; Fabric starts this script again for every further process."""
     upsampler, steps = settings["upsampler"], settings["steps"]
     run = replace(
-        study.get("sample", "edsr_tiny-igconv-s0"), upsampler=upsampler, **UPSAMPLERS[upsampler],
+        get_run("sample", "edsr_tiny-igconv-s0"), upsampler=upsampler, **UPSAMPLERS[upsampler],
         encoder=settings["encoder"], steps=steps, micro_batch_size=settings["batch"], lr_patch=settings["lr_patch"],
         hidden_dim=256, num_layers=4, learning_rate=1e-4, precision=settings["precision"], threads=settings["threads"],
         record_every=steps // 2, validate_every=0, checkpoint_every=steps,
@@ -66,7 +67,7 @@ def main(
     out: Path = RESULTS,
     quick: bool = False,
 ) -> None:
-    """Steps of 4 micro-batches, scales 2-3-4, by `igconv.training.train` on the sample study's photographs.
+    """Steps of 4 micro-batches, scales 2-3-4, by `igconv.training.loop.train` on the sample study's photographs.
 
     Args:
         batch: samples per micro-batch.

@@ -26,12 +26,12 @@ from torch import Tensor
 
 from igconv import build_model
 from igconv.analysis.efficiency import flops
-from igconv.feed import make_feed
-from igconv.hypernetwork import conv_subpixels
-from igconv.losses import frequency_l1, l1
-from igconv.model import SuperResolver
-from igconv.patches import PatchSource
-from igconv.upsamplers import sample_lr
+from igconv.data.patches import PatchSource
+from igconv.models.hypernetwork import conv_subpixels
+from igconv.models.super_resolver import SuperResolver
+from igconv.models.upsamplers import sample_lr
+from igconv.training.feed import make_feed
+from igconv.training.losses import frequency_l1, l1
 
 
 class Clock:

@@ -18,10 +18,11 @@ import torch
 import tyro
 from timing import RESULTS, report
 
-from igconv import build_model, study
-from igconv.hypernetwork import HyperNetwork
+from igconv import build_model
+from igconv.models.hypernetwork import HyperNetwork
 from igconv.progress import follow
-from igconv.training import train
+from igconv.study.runs import get_run
+from igconv.training.loop import train
 
 STARTS = {
     "authors": lambda net: None,
@@ -40,7 +41,7 @@ def main(
         paper_size: a hyper-network of 4 layers of 256, as in the paper, instead of 2 of 64.
         quick: a few steps, numbers without meaning.
     """
-    base = replace(study.get("sample", "edsr_tiny-igconv-s0"), steps=4 if quick else steps, profile="starts",
+    base = replace(get_run("sample", "edsr_tiny-igconv-s0"), steps=4 if quick else steps, profile="starts",
                    learning_rate=learning_rate)  # fmt: skip
     base = replace(base, record_every=base.steps // 4, validate_every=base.steps // 4, checkpoint_every=base.steps)
     if paper_size:

@@ -18,9 +18,9 @@ from timing import RESULTS, interleaved, report, summary
 
 from igconv import build_model
 from igconv.analysis.efficiency import flops
-from igconv.feed import Batch
-from igconv.losses import frequency_l1, l1
-from igconv.model import SuperResolver
+from igconv.models.super_resolver import SuperResolver
+from igconv.training.feed import Batch
+from igconv.training.losses import frequency_l1, l1
 
 # Upsampler, its options, weight of the frequency loss.
 CASES = {
@@ -42,7 +42,7 @@ def random_batch(scales, size: int, side: int, device) -> Batch:
 def training_step(
     model: SuperResolver, frequency_weight: float, precision: str = "32-true", graphs: bool = False
 ) -> Callable[[Batch], None]:
-    """One optimiser step as `igconv.training` makes it: losses, backward, fused Adam, moving average."""
+    """One optimiser step as `igconv.training.loop` makes it: losses, backward, fused Adam, moving average."""
     device = next(model.parameters()).device
     weights, ema = list(model.parameters()), list(copy.deepcopy(model).requires_grad_(False).parameters())
     rate = torch.tensor(1e-4, device=device) if graphs else 1e-4
@@ -63,7 +63,7 @@ def training_step(
             torch._foreach_lerp_(ema, weights, 0.001)
 
     if graphs:
-        from igconv.graphs import StepGraphs
+        from igconv.training.graphs import StepGraphs
 
         return StepGraphs(step)
     return step

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from igconv import results
+from igconv.study import results
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -8,27 +8,27 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOME = {
-    "build_model": "model",
-    "SuperResolver": "model",
-    "SPConv": "upsamplers",
-    "SPConvPlus": "upsamplers",
-    "IGConv": "upsamplers",
-    "IGSample": "upsamplers",
+    "build_model": "models.super_resolver",
+    "SuperResolver": "models.super_resolver",
+    "SPConv": "models.upsamplers",
+    "SPConvPlus": "models.upsamplers",
+    "IGConv": "models.upsamplers",
+    "IGSample": "models.upsamplers",
     "upscale": "upscaling",
-    "load_official": "official",
-    "save": "checkpoints",
-    "load": "checkpoints",
+    "load_official": "models.official",
+    "save": "models.checkpoints",
+    "load": "models.checkpoints",
     "InputError": "errors",
 }
-_MODULES = {"resize", "metrics", "losses"}
-__all__ = sorted(_HOME.keys() | _MODULES)
+_MODULES = {"resize": "data.resize", "metrics": "evaluation.metrics", "losses": "training.losses"}
+__all__ = sorted(_HOME.keys() | _MODULES.keys())
 
 
 def __getattr__(name: str):
     if name in _HOME:
         return getattr(import_module(f"igconv.{_HOME[name]}"), name)
     if name in _MODULES:
-        return import_module(f"igconv.{name}")
+        return import_module(f"igconv.{_MODULES[name]}")
     raise AttributeError(f"module 'igconv' has no attribute {name!r}")
 
 

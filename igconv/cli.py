@@ -19,7 +19,7 @@ def train(
     graphs: bool = False,
     tensorboard: bool = False,
 ) -> None:
-    """Train one run of the table in study.py; the same command resumes it.
+    """Train one run of the table (igconv/study/runs.py); the same command resumes it.
 
     Args:
         run: name of the run (an unknown one lists the names).
@@ -30,10 +30,12 @@ def train(
         graphs: launch every step as one CUDA graph.
         tensorboard: write TensorBoard events beside the records.
     """
-    from igconv import progress, results, study
+    from igconv import progress
+    from igconv.study import results
+    from igconv.study.runs import get_run
 
-    chosen = study.get(profile, run)
-    from igconv.training import train as train_run
+    chosen = get_run(profile, run)
+    from igconv.training.loop import train as train_run
 
     records = train_run(chosen, accelerator, devices, nodes=nodes, graphs=graphs)
     if tensorboard:
@@ -63,17 +65,20 @@ def evaluate(
         tile: side of tiles in LR pixels, 0 for whole images; equal results for convolutional encoders only.
         protocol: study, or authors (their tiles with 10 % overlap for sides of 200 LR pixels and more).
     """
-    from igconv import evaluation, published, results, study
+    from igconv.evaluation import benchmark
+    from igconv.models import published
+    from igconv.study import results
+    from igconv.study.runs import get_run, runs_of
 
-    runs = study.runs(profile)
-    chosen = evaluation.Protocol(lr, self_ensemble, tile, protocol == "authors")
+    runs = runs_of(profile)
+    chosen = benchmark.Protocol(lr, self_ensemble, tile, protocol == "authors")
     test_sets = next(iter(runs.values())).test_sets
     if name == "bicubic":
-        table = evaluation.evaluate_bicubic(profile, test_sets, (2, 3, 4), protocol=chosen)
+        table = benchmark.evaluate_bicubic(profile, test_sets, (2, 3, 4), protocol=chosen)
     elif name not in runs and name in published.runnable():
-        table = published.evaluate(profile, name, test_sets, device, protocol=chosen)
+        table = benchmark.evaluate_published(profile, name, test_sets, device, protocol=chosen)
     else:
-        table = evaluation.evaluate_run(study.get(profile, name), device, chosen)
+        table = benchmark.evaluate_run(get_run(profile, name), device, chosen)
     print(table.groupby(["dataset", "scale"])[["psnr_y_db", "ssim_y"]].mean().round(4).to_string())
     print(f"rows: {results.rows_file(profile, name, chosen.label())}")
 
@@ -90,7 +95,7 @@ def data(
         name: an image set or weights; all (to verify: all that are here) if left out.
         data_dir: root of the data, instead of IGCONV_DATA or data/ of the project.
     """
-    from igconv import datasets, download, weights
+    from igconv.data import datasets, download, weights
 
     both = {**datasets.catalogue(), **weights.catalogue()}
     chosen = [both[choose(name, both, "image set or weights")]] if name else list(both.values())
@@ -138,8 +143,9 @@ def upscale(
         halo: pixels that tiles see of their surroundings; needed for encoders that see the whole image, such as the
             default model's.
     """
-    from igconv import inference, upscaling
-    from igconv.images import read_image, write_image
+    from igconv import upscaling
+    from igconv.data.images import read_image, write_image
+    from igconv.models import inference
 
     positive_integer(scale, "scale")
     lr = read_image(image)
@@ -161,15 +167,18 @@ def export(
         profile: sample, cpu, benchmark or paper.
         output: file for the weights of a single run; left out, results/<profile>/weights/<run>.safetensors.
     """
-    from igconv import checkpoints, evaluation, results, study
+    from igconv import files
+    from igconv.models import run_weights
+    from igconv.study import results
+    from igconv.study.runs import get_run
 
     if not runs or (output and len(runs) > 1):
         raise InputError(f"name {'one run for -o' if runs else 'the runs to export'}; got {len(runs)}")
     for name in runs:
-        run = study.get(profile, name)
+        run = get_run(profile, name)
         path = output or results.weights_file(profile, name)
-        evaluation.export_run(run, path)
-        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, sha256 {checkpoints.sha256(path)}")
+        run_weights.export_run(run, path)
+        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, sha256 {files.sha256(path)}")
 
 
 def main(words: list[str] | None = None) -> int:

@@ -1,6 +1,7 @@
-"""Writing that is all or nothing, and locks that die with their process."""
+"""Writing that is all or nothing, hashes, and locks that die with their process."""
 
 import fcntl
+import hashlib
 import os
 import tempfile
 from contextlib import contextmanager
@@ -77,3 +78,9 @@ def exclusive(path: str | Path, wait: bool, who: str):
         file.write(str(os.getpid()))
         file.flush()
         yield file
+
+
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

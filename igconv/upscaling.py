@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igconv import checkpoints, inference
+from igconv.data.images import read_image, to_bytes
 from igconv.errors import InputError, positive_integer
-from igconv.images import read_image, to_bytes
-from igconv.model import SuperResolver
+from igconv.models import checkpoints, inference
+from igconv.models.super_resolver import SuperResolver
 
 # Half-precision weights of a run of the study; its name and where they come from are in the file (README beside it).
 DEFAULT_WEIGHTS = Path(__file__).parent / "pretrained" / "multi_scale.safetensors"

@@ -11,10 +11,13 @@ import torch
 from file_server import serving
 from PIL import Image
 
-from igconv import checkpoints, datasets, results, study
-from igconv.hypernetwork import HyperNetwork
-from igconv.model import build_model
-from igconv.training import train
+from igconv.data import datasets
+from igconv.models import state_files
+from igconv.models.hypernetwork import HyperNetwork
+from igconv.models.super_resolver import build_model
+from igconv.study import results
+from igconv.study.runs import Run, get_run
+from igconv.training.loop import train
 
 
 def _folder_of(variable: str, what: str) -> Path:
@@ -142,7 +145,7 @@ def image_sets(tmp_path, monkeypatch, photograph, write_png) -> Path:
 def shrink(image_sets):
     """``shrink(run, **changes)``: the same run on small images with a budget of seconds."""
 
-    def apply(run: study.Run, **changes) -> study.Run:
+    def apply(run: Run, **changes) -> Run:
         budget = dict(
             steps=6, lr_patch=8, micro_batches=2, micro_batch_size=1, record_every=2, checkpoint_every=2,
             validate_every=4, threads=1, train_sets=("tiny_train",), test_sets=("tiny_test",),
@@ -153,9 +156,9 @@ def shrink(image_sets):
 
 
 @pytest.fixture
-def tiny_run(shrink) -> study.Run:
+def tiny_run(shrink) -> Run:
     """IGConv+ with both losses, a few seconds of training."""
-    return shrink(study.get("smoke", "edsr_tiny-igconv+-s0"), hidden_dim=8, num_layers=2)
+    return shrink(get_run("smoke", "edsr_tiny-igconv+-s0"), hidden_dim=8, num_layers=2)
 
 
 @pytest.fixture
@@ -167,7 +170,7 @@ def go():
 @pytest.fixture
 def weights_of():
     """``weights_of(run)``: the stored weights of a finished run."""
-    return lambda run: checkpoints.read_weights(results.model_file(run.profile, run.name))
+    return lambda run: state_files.read_weights(results.model_file(run.profile, run.name))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from igconv.hypernetwork import HyperNetwork
+from igconv.models.hypernetwork import HyperNetwork
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 

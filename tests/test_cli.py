@@ -10,7 +10,10 @@ import torch
 from PIL import Image
 
 import igconv
-from igconv import cli, datasets, study
+from igconv import cli
+from igconv.data import datasets
+from igconv.study import runs
+from igconv.study.runs import get_run
 
 
 @pytest.fixture
@@ -88,8 +91,8 @@ def test_unknown_names_are_one_line(tmp_path, monkeypatch, capsys, words, messag
 def test_train_then_evaluate(tmp_path, monkeypatch, capsys):
     """A run of two steps, from the command line to its rows."""
     monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path))
-    run = replace(study.get("smoke", "edsr_tiny-spconv-x2-s0"), steps=2)
-    monkeypatch.setattr(study, "get", lambda profile, name: run)
+    run = replace(get_run("smoke", "edsr_tiny-spconv-x2-s0"), steps=2)
+    monkeypatch.setattr(runs, "get_run", lambda profile, name: run)
     assert cli.main(["train", run.name, "--profile", "smoke", "--accelerator", "cpu"]) == 0
     assert f"{run.name}: step 2/2" in capsys.readouterr().out
     assert cli.main(["evaluate", run.name, "--profile", "smoke"]) == 0

@@ -8,8 +8,9 @@ import tomllib
 import pytest
 import yaml
 
-from igconv import published, study
-from igconv.results import PROJECT
+from igconv.models import published
+from igconv.study.results import PROJECT
+from igconv.study.runs import runs_of
 
 README = (PROJECT / "README.md").read_text()
 COMMANDS = [
@@ -63,7 +64,7 @@ def test_readme_commands_exist(command):
         assert all(word in helped.stdout for word in words[2:] if word.startswith("-"))
         if words[1] in ("train", "evaluate"):
             profile = words[words.index("--profile") + 1] if "--profile" in words else "sample"
-            assert words[2] in (*study.runs(profile), "bicubic", *published.runnable())
+            assert words[2] in (*runs_of(profile), "bicubic", *published.runnable())
     elif words[0] == "torchrun":
         assert "igconv.cli" in words
     else:

@@ -6,13 +6,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from igconv import checkpoints, results, study, tables
+from igconv.models import checkpoints
+from igconv.reporting import tables
+from igconv.study import results
+from igconv.study.runs import get_run, runs_of
 
 COMMITTED = results.PROJECT / "results"
 TRAINED = [
     (profile, name)
     for profile in ("cpu", "benchmark")
-    for name in study.runs(profile)
+    for name in runs_of(profile)
     if (COMMITTED / profile / "runs" / name / "config.json").is_file()
 ]
 EXPORTED = sorted(COMMITTED.glob("*/weights/*.safetensors"))
@@ -24,13 +27,13 @@ def table(path: Path) -> pd.DataFrame:
 
 def test_there_is_evidence():
     assert {profile for profile, _ in TRAINED} >= {"cpu"}
-    assert {name for profile, name in TRAINED if profile == "cpu"} == set(study.runs("cpu"))
+    assert {name for profile, name in TRAINED if profile == "cpu"} == set(runs_of("cpu"))
 
 
 @pytest.mark.parametrize(("profile", "name"), TRAINED)
 def test_a_run_has_the_settings_of_the_table(profile, name):
     """Config, provenance and record are of one training, that of the table; the rows are of its weights."""
-    run, folder = study.get(profile, name), COMMITTED / profile / "runs" / name
+    run, folder = get_run(profile, name), COMMITTED / profile / "runs" / name
     config, facts = (json.loads((folder / file).read_text()) for file in ("config.json", "provenance.json"))
     assert config["config_hash"] == facts["config_hash"] == run.config_hash()
     assert "+changes" not in facts["git_commit"]
@@ -56,7 +59,7 @@ def test_exported_weights_are_small_and_of_the_committed_run(path):
 
 
 def test_weights_of_block_a_are_there_and_forty_megabytes_are_enough():
-    runs = study.runs("cpu")
+    runs = runs_of("cpu")
     first = next(iter(runs.values())).encoder
     block_a = {name for name, run in runs.items() if run.encoder == first and run.variant in ("", "third")}
     assert {path.stem for path in EXPORTED if path.parts[-3] == "cpu"} >= block_a
@@ -70,7 +73,7 @@ def test_the_readme_has_the_claims_as_they_were_written():
 
 def test_the_main_table_follows_from_the_rows():
     """Made again from the committed rows it is the same."""
-    runs = study.runs("cpu")
+    runs = runs_of("cpu")
     files = [COMMITTED / "cpu" / "rows" / f"{name}.csv" for name in ("bicubic", *runs)]
     made = tables.main(pd.concat([table(file) for file in files], ignore_index=True), runs)
     stored = table(COMMITTED / "cpu" / "tables" / "main.csv")

@@ -6,12 +6,16 @@ import pytest
 import torch
 
 import igconv
-from igconv import cache, checkpoints, evaluation, inference, results, study
-from igconv.feed import DeviceFeed, HostFeed
-from igconv.metrics import psnr_y
-from igconv.patches import PatchSource
-from igconv.resize import imresize
-from igconv.training import train
+from igconv.data import cache
+from igconv.data.patches import PatchSource
+from igconv.data.resize import imresize
+from igconv.evaluation import benchmark
+from igconv.evaluation.metrics import psnr_y
+from igconv.models import inference, state_files
+from igconv.study import results
+from igconv.study.runs import get_run
+from igconv.training.feed import DeviceFeed, HostFeed
+from igconv.training.loop import train
 
 pytestmark = [
     pytest.mark.gpu,
@@ -46,7 +50,7 @@ def test_resize_is_the_same_bytes(method):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_training_runs_and_learns(precision, tmp_path, monkeypatch):
     monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path))
-    run = replace(study.get("smoke", "edsr_tiny-igconv+-s0"), steps=40, precision=precision, record_every=10,
+    run = replace(get_run("smoke", "edsr_tiny-igconv+-s0"), steps=40, precision=precision, record_every=10,
                   validate_every=0, checkpoint_every=40)  # fmt: skip
     records = list(train(run, "cuda"))
     assert records[-1]["step"] == 40
@@ -57,12 +61,12 @@ def test_training_runs_and_learns(precision, tmp_path, monkeypatch):
 def small_run(tmp_path, monkeypatch):
     """IGConv+ of the smoke study, 40 steps, one record at the end."""
     monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "results"))
-    return replace(study.get("smoke", "edsr_tiny-igconv+-s0"), steps=40, record_every=40, validate_every=0,
+    return replace(get_run("smoke", "edsr_tiny-igconv+-s0"), steps=40, record_every=40, validate_every=0,
                    checkpoint_every=40)  # fmt: skip
 
 
 def weights_of(run) -> dict:
-    return checkpoints.read_weights(results.model_file(run.profile, run.name))
+    return state_files.read_weights(results.model_file(run.profile, run.name))
 
 
 def test_graphs_train_the_same_model(small_run, tmp_path, monkeypatch):
@@ -127,7 +131,7 @@ def test_evaluation_equals_the_cpu():
     """float32 without TF32: PSNR within 0.002 dB, also where the user has allowed TF32."""
     torch.backends.cudnn.allow_tf32 = True
     model = igconv.build_model("edsr_baseline", "igconv+", scales=(2, 3, 4)).eval()
-    for facts, lr, hr in evaluation.benchmark_pairs(["sample_test"], (3,)):
+    for facts, lr, hr in benchmark.benchmark_pairs(["sample_test"], (3,)):
         values = [
             psnr_y(inference.upscale(inference.prepare(model, device), lr, 3, device)[0], hr, facts["scale"])
             for device in ("cpu", "cuda")

@@ -6,7 +6,9 @@ import torch
 from PIL import Image
 
 import igconv
-from igconv import InputError, checkpoints, study, upscaling
+from igconv import InputError, upscaling
+from igconv.models import checkpoints, state_files
+from igconv.study.runs import get_run
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +70,10 @@ def test_the_default_model_comes_with_the_package():
     """Half precision, at most 5 MB, of a run in the table with these settings."""
     assert upscaling.DEFAULT_WEIGHTS.stat().st_size <= 5e6
     meta = checkpoints.metadata(upscaling.DEFAULT_WEIGHTS)["meta"]
-    run = study.get(meta["profile"], meta["run"])
+    run = get_run(meta["profile"], meta["run"])
     assert meta["config_hash"] == run.config_hash()
     assert run.scales == (2, 3, 4)
-    kinds = {value.dtype for value in checkpoints.read_weights(upscaling.DEFAULT_WEIGHTS).values()}
+    kinds = {value.dtype for value in state_files.read_weights(upscaling.DEFAULT_WEIGHTS).values()}
     assert kinds == {torch.float16}
     assert {value.dtype for value in upscaling.default_model().state_dict().values()} == {torch.float32}
 
@@ -79,14 +81,15 @@ def test_the_default_model_comes_with_the_package():
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_the_default_model_beats_bicubic_on_a_photograph(scale):
     """A bundled photograph; by a decibel at least, which no broken or untrained model does."""
-    from igconv import datasets, evaluation
-    from igconv.images import read_image
-    from igconv.metrics import psnr_y
+    from igconv.data import datasets
+    from igconv.data.images import read_image
+    from igconv.evaluation import benchmark
+    from igconv.evaluation.metrics import psnr_y
 
     hr = read_image(datasets.image_set("sample_test").paths()[0])[:, :192, :192]
-    lr, hr = evaluation.benchmark_pair(hr, scale)
+    lr, hr = benchmark.benchmark_pair(hr, scale)
     sr = torch.from_numpy(igconv.upscale(lr.permute(1, 2, 0).numpy(), scale)).permute(2, 0, 1)
-    smooth, _ = evaluation.upscale(evaluation.bicubic, lr, scale)
+    smooth, _ = benchmark.upscale(benchmark.bicubic, lr, scale)
     assert psnr_y(sr, hr, scale) > psnr_y(smooth, hr, scale) + 1
 
 
@@ -94,13 +97,14 @@ def test_the_default_model_beats_bicubic_on_a_photograph(scale):
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_the_default_model_gives_the_committed_rows(data_root, scale):
     """Those of the run it was exported from, in full precision, on Set5: PSNR within 0.002 dB, image by image."""
-    from igconv import evaluation, results
+    from igconv.evaluation import benchmark
+    from igconv.study import results
 
     meta = checkpoints.metadata(upscaling.DEFAULT_WEIGHTS)["meta"]
     rows = results.read_table(results.PROJECT / "results" / meta["profile"] / "rows" / f"{meta['run']}.csv")
     assert set(rows.weights_sha256) == {meta["source_sha256"]}
     committed = rows[(rows.dataset == "Set5") & (rows.scale == scale)].set_index("image").psnr_y_db
-    for row in evaluation.measure(upscaling.default_model(), ["Set5"], [scale]):
+    for row in benchmark.measure(upscaling.default_model(), ["Set5"], [scale]):
         assert row["psnr_y_db"] == pytest.approx(committed[row["image"]], abs=0.002)
 
 

@@ -1,1 +1,4 @@
-"""Analyses behind the paper's claims: encoder similarity, SPConv correlation, spectral bias, efficiency."""
+"""What the paper claims about encoders, kernels, spectra and cost, measured on trained or published models.
+
+Takes models and images, gives tidy tables. Read `ridge` first: most of the others rest on closed-form heads.
+"""

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from igconv.analysis import ridge
 from igconv.analysis.correlation import basis, kernel
+from igconv.data.images import to_float
 from igconv.errors import InputError
-from igconv.evaluation import bicubic
-from igconv.images import to_float
-from igconv.metrics import psnr_y
-from igconv.tables import mean_interval
+from igconv.evaluation.benchmark import bicubic
+from igconv.evaluation.metrics import psnr_y
+from igconv.evaluation.statistics import mean_interval
 
 COLUMNS = ("family", "model_a", "model_b", "scale_a", "scale_b", "alignment", "compared", "constant", "value",
            "null_mean", "null_q95", "p_value", "permutations", "map_explained", "ridge_weight")  # fmt: skip

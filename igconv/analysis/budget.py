@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from igconv import checkpoints, results, study
-from igconv.encoders import ENCODERS
+from igconv import files
 from igconv.errors import choose
-from igconv.model import build_model
-from igconv.study import Run
-from igconv.tables import BASELINE_OF, MAIN_VARIANTS, NAMES, PAPER_ENCODERS
+from igconv.models.encoders import ENCODERS
+from igconv.models.super_resolver import build_model
+from igconv.study import results
+from igconv.study.labels import BASELINE_OF, MAIN_VARIANTS, NAMES, PAPER_ENCODERS
+from igconv.study.runs import Run, runs_of
 
 RUN_COSTS = ("run", "state", "steps", "batch", "lr_patch", "seconds", "steps_per_s", "peak_memory_mb",
              "validation_psnr_y_db", "device", "processes", "threads", "precision", "torch", "git_commit",
@@ -49,7 +50,7 @@ def _weights_sha256(run: Run) -> str:
     """Of the weights where they are here, else that its evaluation noted."""
     weights = results.model_file(run.profile, run.name)
     if weights.is_file():
-        return checkpoints.sha256(weights)
+        return files.sha256(weights)
     rows = results.rows_file(run.profile, run.name)
     return results.read_table(rows).weights_sha256.iloc[0] if rows.is_file() else ""
 
@@ -100,7 +101,7 @@ def budget_summary(budget: pd.DataFrame) -> pd.DataFrame:
 
 def fixed_baseline(encoder: str) -> Run | None:
     """The fixed-scale run of the paper profile that an encoder's multi-scale models are compared with, if any."""
-    fixed = [run for run in study.runs("paper").values() if len(run.scales) == 1 and run.variant in MAIN_VARIANTS]
+    fixed = [run for run in runs_of("paper").values() if len(run.scales) == 1 and run.variant in MAIN_VARIANTS]
     return next((run for run in fixed if BASELINE_OF.get(run.encoder, run.encoder) == encoder), None)
 
 
@@ -111,7 +112,7 @@ def stored_parameters(encoder: str, scales: Sequence[int] = (2, 3, 4)) -> pd.Dat
     no fixed-scale row it is SPConv, the smallest. Counts parameters, no buffers; instantiated copies are not counted.
 
     Args:
-        encoder: a name in `igconv.encoders.ENCODERS`.
+        encoder: a name in `igconv.models.encoders.ENCODERS`.
 
     Returns:
         `STORED`, a row for IGConv and one for IGConv+; ``paper_encoder`` is empty where the paper has no row, and

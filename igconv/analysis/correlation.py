@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from igconv.errors import InputError, choose, positive_integer
-from igconv.hypernetwork import subpixel_centres
-from igconv.tables import mean_interval
+from igconv.evaluation.statistics import mean_interval
+from igconv.models.hypernetwork import subpixel_centres
 
 GREY = (0.2126, 0.7152, 0.0722)
 # L2 norms of 1, x, y, xy on [-1, 1]^2 with unit total mass.

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from igconv import results
 from igconv.errors import positive_integer
-from igconv.model import build_model
-from igconv.tables import NAMES
-from igconv.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
+from igconv.models.super_resolver import build_model
+from igconv.models.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
+from igconv.study import results
+from igconv.study.labels import NAMES
 
 MIB = 2**20
 # Selective scans make thousands of small operations. As fake tensors they would take minutes, so the encoders that

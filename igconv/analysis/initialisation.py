@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from igconv.errors import InputError
-from igconv.model import SuperResolver
+from igconv.models.super_resolver import SuperResolver
 
 COLUMNS = ("model", "scale", "seed", "entry_mean", "entry_std", "subpixel_std", "effective_rank", "outputs",
            "gradient_rank", "channels")  # fmt: skip

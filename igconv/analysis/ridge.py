@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from igconv import inference
+from igconv.data.images import to_float
+from igconv.data.resize import downsample
 from igconv.errors import InputError
-from igconv.evaluation import benchmark_pair, bicubic
-from igconv.images import to_float
-from igconv.metrics import psnr_y
+from igconv.evaluation.benchmark import benchmark_pair, bicubic
+from igconv.evaluation.metrics import psnr_y
+from igconv.evaluation.statistics import mean_interval
+from igconv.models import inference
 from igconv.progress import follow_items
-from igconv.resize import downsample
-from igconv.tables import mean_interval
 
 WEIGHTS = tuple(10.0**e for e in range(-10, 0))
 # A channel whose deviation is less than this share of its size is constant; what is left of it is rounding.

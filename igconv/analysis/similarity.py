@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from igconv import inference
+from igconv.data.images import to_float
 from igconv.errors import InputError, positive_integer
-from igconv.images import to_float
+from igconv.models import inference
 from igconv.progress import follow_items
 
 COLUMNS = ("setting", "family", "comparison", "model_a", "model_b", "stage_a", "stage_b", "index_a", "index_b", "cka",

@@ -1,7 +1,7 @@
 """Which spatial frequencies are wrong, and which are learned first? Error energy per radial frequency band.
 
-`igconv.bands` has the estimator: luma error over the energy of the true image in the same band, in dB. 0 dB is what
-showing nothing in that band would give.
+`igconv.evaluation.bands` has the estimator: luma error over the energy of the true image in the same
+band, in dB. 0 dB is what showing nothing in that band would give.
 
 The issue of spectral bias is the paper's motive for the frequency loss; it shows no spectrum (FACTS 6). What spectral
 bias claims is an order in time, low frequencies before high ones, so two things are measured: the error of finished
@@ -13,12 +13,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from igconv import bands, published, results, tables, weights
-from igconv.bands import CORNER, band_edges, error_and_hr_energy
+from igconv.data import weights
 from igconv.errors import InputError, choose
-from igconv.evaluation import benchmark_pairs, bicubic, load_run
-from igconv.inference import Upscaler, prepare, upscale
-from igconv.study import Run
+from igconv.evaluation import bands, statistics
+from igconv.evaluation.bands import CORNER, band_edges, error_and_hr_energy
+from igconv.evaluation.benchmark import benchmark_pairs, bicubic
+from igconv.models import published
+from igconv.models.inference import Upscaler, prepare, upscale
+from igconv.models.run_weights import load_run
+from igconv.study import labels, results
+from igconv.study.runs import Run
 
 BAND = ["band_low_cycles_per_px", "band_high_cycles_per_px"]
 COLUMNS = ("run", "upsampler", "variant", "seed", "dataset", "image", "scale", *BAND, "error_energy", "hr_energy",
@@ -35,7 +39,7 @@ LEARNED_DB = 1.0
 
 
 def band_errors(sr, hr, scale: int, edges: np.ndarray | None = None) -> pd.DataFrame:
-    """Bands of one image pair (as for `igconv.metrics.psnr_y`): the last five of `COLUMNS`.
+    """Bands of one image pair (as for `igconv.evaluation.metrics.psnr_y`): the last five of `COLUMNS`.
 
     Raises InputError for a constant HR image, which has no energy to compare with.
     """
@@ -99,14 +103,14 @@ def differences(errors: pd.DataFrame, upsampler: str, variant: str = "", split: 
             image, with all scales, before the statistics, and there are two rows per kind.
 
     Returns: upsampler, variant, scale (not with ``split``), the two band edges, difference_db (positive: worse than
-        the one kind), low_db, high_db (95 % by `igconv.tables.crossed_interval`), images, seeds.
+        the one kind), low_db, high_db (95 % by `igconv.evaluation.statistics.crossed_interval`), images, seeds.
 
     Raises InputError when the errors hold no run of that kind.
     """
     is_base = (errors.upsampler == upsampler) & (errors.variant == variant)
     base = errors[is_base]
     if base.empty:
-        raise InputError(f"the rows hold no run of {tables.run_label(upsampler, variant)}")
+        raise InputError(f"the rows hold no run of {labels.run_label(upsampler, variant)}")
     key = ["dataset", "image", "seed", "scale", *BAND]
     pairs = errors[~is_base].merge(base[[*key, "relative_error_db"]], on=key, suffixes=("", "_base"))
     pairs["difference"] = pairs.relative_error_db - pairs.relative_error_db_base
@@ -117,7 +121,7 @@ def differences(errors: pd.DataFrame, upsampler: str, variant: str = "", split: 
         group.remove("scale")
     lines = []
     for facts, part in pairs.groupby(group, sort=False):
-        mean, low, high = tables.crossed_interval(part, "difference")
+        mean, low, high = statistics.crossed_interval(part, "difference")
         images = len(part[["dataset", "image"]].drop_duplicates())
         lines.append(dict(zip(group, facts, strict=True)) | dict(
             difference_db=mean, low_db=low, high_db=high, images=images, seeds=part.seed.nunique()))  # fmt: skip
@@ -128,8 +132,8 @@ def differences(errors: pd.DataFrame, upsampler: str, variant: str = "", split: 
 
 
 def learning_curve(run: Run) -> pd.DataFrame:
-    """Error per band over the steps of a run: run, upsampler, variant, seed, the columns of `igconv.bands.COLUMNS`
-    and relative_error_db, all crops of a scale together (ratio of the sums).
+    """Error per band over the steps of a run: run, upsampler, variant, seed, those of
+    `igconv.evaluation.bands.COLUMNS` and relative_error_db, all crops of a scale together (ratio of the sums).
 
     Raises InputError, a line, when the run was not trained with these settings or its bands were not recorded.
     """

@@ -18,15 +18,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from igconv import published, tables, weights
+from igconv.data import weights
+from igconv.data.resize import imresize
 from igconv.errors import InputError, positive_integer
-from igconv.evaluation import benchmark_pairs, bicubic, load_run
-from igconv.hypernetwork import HyperNetwork
-from igconv.inference import Upscaler, prepare, upscale
-from igconv.metrics import psnr_ssim_y
-from igconv.model import SuperResolver
-from igconv.resize import imresize
-from igconv.study import Run
+from igconv.evaluation import statistics
+from igconv.evaluation.benchmark import benchmark_pairs, bicubic
+from igconv.evaluation.metrics import psnr_ssim_y
+from igconv.models import published
+from igconv.models.hypernetwork import HyperNetwork
+from igconv.models.inference import Upscaler, prepare, upscale
+from igconv.models.run_weights import load_run
+from igconv.models.super_resolver import SuperResolver
+from igconv.study.runs import Run
 
 BASE = 4  # the trained scale that bicubic starts from
 SCALES = (4, 5, 6, 8, 12, 16)
@@ -150,8 +153,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         rows: `COLUMNS` of several models and of bicubic.
 
     Returns: encoder, upsampler, variant, method, max_scale, scale, against, psnr_y_db and ssim_y (means over images
-        and seeds), and the columns of `igconv.tables.paired_difference`, whose intervals are over images and seeds;
-        every image counts the same, whatever its set.
+        and seeds), and the columns of `igconv.evaluation.statistics.paired_difference`, whose intervals are over
+        images and seeds; every image counts the same, whatever its set.
 
     Raises InputError when rows of bicubic are missing.
     """
@@ -168,5 +171,5 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         for facts, part in pairs.groupby([*KIND, "scale"], sort=False, dropna=False):
             means = dict(psnr_y_db=part.psnr_y_db_model.mean(), ssim_y=part.ssim_y_model.mean())
             lines.append(dict(zip([*KIND, "scale"], facts, strict=True), against=against) | means
-                         | tables.paired_summary(part))  # fmt: skip
+                         | statistics.paired_summary(part))  # fmt: skip
     return pd.DataFrame(lines).astype({"max_scale": "Int64"})

@@ -1,0 +1,241 @@
+"""Model x image set x scale -> one row per image, as the literature measures it."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+
+from igconv import files
+from igconv.data import datasets, weights
+from igconv.data.images import read_image
+from igconv.data.resize import downsample, imresize, modcrop
+from igconv.errors import InputError, choose
+from igconv.evaluation.metrics import psnr_ssim_y
+from igconv.files import append, exclusive, lines
+from igconv.models import inference, published, run_weights
+from igconv.models.inference import Upscaler, upscale
+from igconv.study import results
+from igconv.study.runs import Run
+
+# What a stored row depends on besides weights and images; a change makes every row stale.
+SETTINGS = dict(degradation="matlab", luma="BT.601", shave="scale", crop="multiple of the scale", precision="float32")
+ROW = ("run", "encoder", "upsampler", "variant", "train_scales", "seed", "steps", "dataset", "image", "scale",
+       "psnr_y_db", "ssim_y", "seconds", "device", "weights_sha256", "settings_hash")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How images come to a model and back. The default is the study's; its rows are the only ones tables use.
+
+    Args:
+        lr: "made" from HR by MATLAB's bicubic, or "stored": ``LR_bicubic/X<r>/<name>x<r>.*`` beside ``HR/``.
+        self_ensemble: mean over the eight flips and rotations of the input.
+        tile: side of tiles in LR pixels, 0 for whole images. The halo is the encoder's reach.
+        authors: the authors' tiles (`igconv.models.inference.authors_tiles`).
+    """
+
+    lr: str = "made"
+    self_ensemble: bool = False
+    tile: int = 0
+    authors: bool = False
+
+    def __post_init__(self):
+        choose(self.lr, ("made", "stored"), "lr")
+        if self.tile and self.authors:
+            raise InputError("the authors' protocol has its own tiles; leave tile out")
+
+    def label(self) -> str:
+        """Name of the folder of its rows, empty for the study's own protocol."""
+        words = ("stored_lr" * (self.lr == "stored"), "authors" * self.authors, f"tile{self.tile}" * bool(self.tile),
+                 "ensemble" * self.self_ensemble)  # fmt: skip
+        return "-".join(word for word in words if word)
+
+    def applied(self, model: Upscaler) -> Upscaler:
+        model = inference.tiled(model, self.tile) if self.tile else model
+        model = inference.authors_tiles(model) if self.authors else model
+        return inference.self_ensemble(model) if self.self_ensemble else model
+
+
+STANDARD = Protocol()
+
+
+def settings_hash(test_set: str, protocol: Protocol = STANDARD) -> str:
+    """12 hex digits over the evaluation settings and the test images."""
+    settings = SETTINGS | (asdict(protocol) if protocol != STANDARD else {})
+    content = json.dumps([settings, datasets.data_hash([test_set])], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def benchmark_pair(image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """(lr, hr), both uint8 (3, h, w): HR cropped to a multiple of the scale, LR by MATLAB's bicubic."""
+    hr = modcrop(image, scale)
+    return downsample(hr, scale, SETTINGS["degradation"]), hr
+
+
+def bicubic(lr: Tensor, scale: int) -> Tensor:
+    """MATLAB's bicubic upscaling, (B, 3, H, W) in [0, 1]: what every model has to beat.
+
+    Bytes after each axis, as MATLAB resizes bytes; without that, Set5 is 0.005 dB above the published values.
+    """
+    return imresize(lr, scale, "matlab", quantize=True)
+
+
+def stored_lr(hr_path: Path, scale: int) -> Tensor:
+    """The LR image that lies beside an HR image of a benchmark folder. Raises InputError when there is none."""
+    folder = hr_path.parent.parent / "LR_bicubic" / f"X{scale}"
+    found = sorted(folder.glob(f"{hr_path.stem}x{scale}.*"))
+    if not found:
+        raise InputError(f"no stored LR image at {folder / hr_path.stem}x{scale}.*; leave out the stored LR images")
+    return read_image(found[0], grey_as_rgb=True)
+
+
+def benchmark_pairs(
+    test_sets: Sequence[str], scales: Sequence[int], lr: str = "made", known: frozenset = frozenset()
+) -> Iterator[tuple[dict, Tensor, Tensor]]:
+    """(dict of dataset, image and scale, lr, hr) of every image of the sets. Grey images count as RGB.
+
+    ``known`` holds (dataset, image, scale) to leave out; ``lr`` as in `Protocol`.
+    """
+    for name in test_sets:
+        for path in datasets.image_set(name).paths():
+            wanted = [scale for scale in scales if (name, path.stem, scale) not in known]
+            image = read_image(path, grey_as_rgb=True) if wanted else None
+            for scale in wanted:
+                try:
+                    low, hr = benchmark_pair(image, scale) if lr == "made" else _stored_pair(path, image, scale)
+                except InputError as error:
+                    raise InputError(f"{path}: {error}") from None
+                yield dict(dataset=name, image=path.stem, scale=scale), low, hr
+
+
+def _stored_pair(path: Path, image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    low, hr = stored_lr(path, scale), modcrop(image, scale)
+    if tuple(scale * n for n in low.shape) != (3 * scale, *hr.shape[1:]):
+        raise InputError(f"its stored LR image at x{scale} is {low.shape[2]}x{low.shape[1]}, expected "
+                         f"{hr.shape[2] // scale}x{hr.shape[1] // scale}")  # fmt: skip
+    return low, hr
+
+
+def measure(
+    model: Upscaler,
+    test_sets: Sequence[str],
+    scales: Sequence[int],
+    device="cpu",
+    protocol: Protocol = STANDARD,
+    known: frozenset = frozenset(),
+) -> Iterator[dict]:
+    """Rows with dataset, image, scale, psnr_y_db, ssim_y and seconds, without those that are ``known``."""
+    model = protocol.applied(inference.prepare(model, device))
+    for facts, lr, hr in benchmark_pairs(test_sets, scales, protocol.lr, known):
+        try:
+            sr, seconds = upscale(model, lr, facts["scale"], device)
+            psnr, ssim = psnr_ssim_y(sr, hr, facts["scale"])
+        except InputError as error:
+            raise InputError(f"{facts['dataset']}/{facts['image']} at x{facts['scale']}: {error}") from None
+        yield dict(**facts, psnr_y_db=psnr, ssim_y=ssim, seconds=seconds)
+
+
+def evaluate_run(run: Run, device="cpu", protocol: Protocol = STANDARD) -> pd.DataFrame:
+    """Rows of a trained run on its test sets at its scales, from ``rows/<run>.csv`` as far as they are valid."""
+    model = run_weights.load_run(run)  # before the hash: it checks the file
+    facts = dict(run=run.name, encoder=run.encoder, upsampler=run.upsampler, variant=run.variant,
+                 train_scales="-".join(map(str, run.scales)), seed=run.seed, steps=run.steps)  # fmt: skip
+    sha = files.sha256(run_weights.trained_weights(run))
+    return evaluate(run.profile, facts, model, run.test_sets, run.scales, sha, device, protocol)
+
+
+def evaluate_bicubic(profile: str, test_sets: Sequence[str], scales: Sequence[int], **options) -> pd.DataFrame:
+    """Rows of bicubic upscaling, under the run name "bicubic"."""
+    facts = dict(run="bicubic", encoder="", upsampler="bicubic", variant="", train_scales="", seed="", steps=0)
+    return evaluate(profile, facts, bicubic, test_sets, scales, "", **options)
+
+
+def evaluate_published(profile: str, name: str, test_sets, device="cpu", **options) -> pd.DataFrame:
+    """Rows of a published model at the scales of its training; ``seed`` and ``steps`` are empty, as they are not ours.
+
+    ``options``: of `evaluate`.
+    """
+    model, (encoder, upsampler), entry = published.load(name), published.kind(name), weights.catalogue()[name]
+    facts = dict(run=name, encoder=encoder, upsampler=upsampler, variant=f"published {entry.training}",
+                 train_scales="-".join(map(str, entry.scales)), seed="", steps="")  # fmt: skip
+    sha = files.sha256(weights.find(name))
+    return evaluate(profile, facts, model, test_sets, entry.scales, sha, device, **options)
+
+
+def evaluate(
+    profile: str,
+    facts: dict,
+    model: Upscaler,
+    test_sets: Sequence[str],
+    scales: Sequence[int],
+    weights_sha256: str,
+    device="cpu",
+    protocol: Protocol = STANDARD,
+) -> pd.DataFrame:
+    """Rows of any model, one per image and scale, stored in ``rows/[<protocol>/]<run>.csv``.
+
+    Rows stay valid while weights, images of their set and settings are the same; only the others are measured. Each
+    is written down at once, so that an interrupted evaluation goes on where it stopped.
+
+    Args:
+        facts: the first seven columns of `ROW`.
+        weights_sha256: of the weight file, "" for a function without weights.
+    """
+    path = results.rows_file(profile, facts["run"], protocol.label())
+    fixed = dict(device=results.device_name(device), weights_sha256=weights_sha256)
+    hashes = {name: settings_hash(name, protocol) for name in test_sets}
+    wanted = [(name, image.stem, scale) for name in test_sets
+              for image in datasets.image_set(name).paths() for scale in scales]  # fmt: skip
+    partial = path.with_name(f".{path.name}.partial")
+    with exclusive(path.with_name(f".lock-{path.stem}"), wait=True, who=f"evaluation of {facts['run']}"):
+        stored = results.read_table(path) if path.is_file() else pd.DataFrame(columns=list(ROW))
+        valid = _valid(stored, weights_sha256, hashes, wanted)
+        if len(valid) == len(stored) == len(wanted):
+            path.touch()  # checked now: Snakemake compares its time with those of all weights
+            return stored
+        rows = valid | _valid(_read_partial(partial), weights_sha256, hashes, wanted)
+        if len(rows) < len(wanted):
+            for row in measure(model, test_sets, scales, device, protocol, frozenset(rows)):
+                row = {**facts, **row, **fixed, "settings_hash": hashes[row["dataset"]]}
+                rows[_key(row)] = row
+                append(partial, ",".join(str(row[column]) for column in ROW))
+        table = pd.DataFrame([rows[key] for key in wanted], columns=list(ROW))
+        settings = SETTINGS | asdict(protocol)
+        results.write_table(table, path, weights_sha256=weights_sha256, settings=settings, test_sets=list(test_sets))
+        partial.unlink(missing_ok=True)
+    return results.read_table(path)
+
+
+def _key(row) -> tuple[str, str, int]:
+    return row["dataset"], row["image"], int(row["scale"])
+
+
+def _valid(table: pd.DataFrame, weights_sha256: str, hashes: dict, wanted: list) -> dict[tuple, dict]:
+    """Rows that still say what would be measured now, by (dataset, image, scale)."""
+    keys = set(wanted)
+    return {
+        _key(row): row
+        for row in table.to_dict("records")
+        if row["weights_sha256"] == weights_sha256
+        and row["settings_hash"] == hashes.get(row["dataset"])
+        and _key(row) in keys
+    }
+
+
+def _read_partial(path: Path) -> pd.DataFrame:
+    """Rows of an interrupted evaluation."""
+    rows = [row for row in csv.reader(lines(path)) if len(row) == len(ROW)]
+    numbers = dict(scale=int, psnr_y_db=float, ssim_y=float, seconds=float)
+    return pd.DataFrame(rows, columns=list(ROW)).astype(numbers)
+
+
+def read_rows(profile: str, runs: Sequence[str]) -> pd.DataFrame:
+    """All rows that exist of the named runs (others are left out: "not run")."""
+    files = [results.rows_file(profile, run) for run in runs]
+    tables = [results.read_table(f) for f in files if Path(f).is_file()]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(ROW))

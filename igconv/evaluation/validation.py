@@ -1,0 +1,55 @@
+"""A quick look at a model while it trains: small crops of the test images, PSNR and error per frequency band."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from igconv.data import datasets
+from igconv.data.images import read_image
+from igconv.evaluation.bands import COLUMNS as BAND_COLUMNS
+from igconv.evaluation.bands import band_edges, error_and_hr_energy
+from igconv.evaluation.benchmark import benchmark_pair
+from igconv.evaluation.metrics import psnr_y
+from igconv.models.inference import upscale
+
+
+def validation_psnr(model, test_sets: Sequence[str], scales: Sequence[int], images: int = 3, side: int = 144) -> float:
+    """Mean PSNR-Y in dB over scales and the centres (``side`` HR pixels) of the first ``images`` images of each set."""
+    values = [psnr_y(sr, hr, scale) for scale, sr, hr in _validation(model, test_sets, scales, images, side)]
+    return sum(values) / len(values)
+
+
+def validation_bands(
+    model, test_sets: Sequence[str], scales: Sequence[int], step: int, images: int = 3, side: int = 144, bands: int = 20
+) -> list[dict]:
+    """Error and HR energy per scale and frequency band (`igconv.evaluation.bands`), *summed* over the crops of
+    `validation_psnr`.
+
+    Returns: rows with the columns of `igconv.evaluation.bands.COLUMNS`, in grey levels squared, ``step`` as given. The
+        bands are half as wide as elsewhere, so that several lie below the Nyquist frequency of a x4 LR image.
+    """
+    edges, sums = band_edges(bands), {scale: 0.0 for scale in scales}
+    for scale, sr, hr in _validation(model, test_sets, scales, images, side):
+        sums[scale] = sums[scale] + np.stack(error_and_hr_energy(sr, hr, scale, edges))
+    return [
+        dict(zip(BAND_COLUMNS, (step, scale, *map(float, values)), strict=True))
+        for scale, energies in sums.items()
+        for values in zip(edges[:-1], edges[1:], *energies, strict=True)
+    ]
+
+
+@torch.no_grad()
+def _validation(model, test_sets: Sequence[str], scales: Sequence[int], images: int, side: int) -> Iterator[tuple]:
+    """(scale, sr, hr) of the centres of the first images of each set; the model's mode comes back at the end."""
+    mode, device = model.training, next(model.parameters()).device
+    model.eval()
+    for name in test_sets:
+        for path in datasets.image_set(name).paths()[:images]:
+            image = read_image(path, grey_as_rgb=True)
+            top, left = ((n - min(side, n)) // 2 for n in image.shape[-2:])
+            centre = image[:, top : top + side, left : left + side]
+            for scale in scales:
+                lr, hr = benchmark_pair(centre, scale)
+                yield scale, upscale(model, lr, scale, device)[0], hr
+    model.train(mode)

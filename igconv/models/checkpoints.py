@@ -1,0 +1,67 @@
+"""Weights on disk: safetensors files that carry the configuration which rebuilds the model."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from igconv.errors import InputError
+from igconv.files import write
+from igconv.models.state_files import open_safetensors, read_weights
+from igconv.models.super_resolver import SuperResolver, build_model
+
+
+def save(
+    model: SuperResolver, path: str | Path, dtype: torch.dtype = torch.float32, rebuildable: bool = True, **meta
+) -> None:
+    """Write the weights as safetensors, with the model's configuration and ``meta`` (JSON values) inside.
+
+    The file appears under its name only when it is complete. Raises InputError for a model with an encoder of the
+    user's, which nothing could rebuild; ``rebuildable=False`` stores the weights alone, to be loaded into such a model.
+    """
+    from safetensors.torch import save as serialise
+
+    config = getattr(model, "config", None)
+    if config is None and rebuildable:
+        raise InputError("only models that build_model made from an encoder's name can be rebuilt; "
+                         "save(..., rebuildable=False) stores the weights alone")  # fmt: skip
+    state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
+    write(path, serialise(state, metadata={"igconv": json.dumps({"config": config, "meta": meta})}))
+
+
+def load(path: str | Path, model: SuperResolver | None = None) -> SuperResolver:
+    """The model in a file written by `save`, float32 and in eval mode.
+
+    Args:
+        model: gets the weights, for files of a model with an encoder of yours; others are rebuilt.
+
+    Raises:
+        InputError: not such a file, truncated, or weights that do not fit its configuration.
+    """
+    header = metadata(path)
+    if "config" not in header:
+        raise InputError(f"{path} has no igconv configuration; igconv.load reads files written by igconv.save")
+    if model is None and header["config"] is None:
+        raise InputError(f"{path} holds weights of a model with an encoder of yours; give it: igconv.load(path, model)")
+    try:
+        model = build_model(**header["config"]) if model is None else model
+    except (InputError, TypeError) as error:
+        raise InputError(f"{path} has a configuration this version does not know: {error}") from None
+    try:
+        model.load_state_dict(read_weights(path))
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit its model: {' '.join(str(error).split())[:200]}") from None
+    return model.float().eval()
+
+
+def metadata(path: str | Path) -> dict:
+    """``{"config": ..., "meta": ...}`` of a file written by `save`, empty for other safetensors files."""
+    with open_safetensors(path) as file:
+        text = (file.metadata() or {}).get("igconv", "{}")
+    try:
+        header = json.loads(text)
+    except json.JSONDecodeError:
+        header = None
+    if not isinstance(header, dict):
+        raise InputError(f"{path} has an igconv header that is not one: {text[:40]!r}")
+    return header

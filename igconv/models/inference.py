@@ -1,0 +1,158 @@
+"""A model on whole images: arithmetic, memory layout, self-ensemble, tiles.
+
+Every function here takes and returns a callable (lr, scale) -> sr on float RGB batches, so they nest:
+``upscale(self_ensemble(tiled(model, 128)), lr, 4)``.
+"""
+
+import ctypes
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from igconv.data.images import to_float
+from igconv.errors import InputError, positive_integer
+
+Upscaler = Callable[[Tensor, int], Tensor]
+
+# LR pixels that tiles overlap beyond the reach of the convolutions when the model has an IGSample: it reads the LR
+# image at learned positions, which are a pixel or two away.
+SAMPLER_MARGIN = 8
+
+
+@contextmanager
+def exact_arithmetic():
+    """float32 means float32: no TF32 in convolutions and matrix products, and the same algorithm at every call.
+
+    cuDNN's convolutions use TF32 unless told otherwise, which moves PSNR values in the third digit.
+    """
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+def prepare(model: Upscaler, device="cpu") -> Upscaler:
+    """The model in eval mode on a device, channels last; plain functions come back as they are.
+
+    On a CPU channels-last convolutions with an allocator that keeps its memory are about three times as fast on
+    large images (`benchmarks/inference.py`).
+    """
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
+    return model.eval().to(device, memory_format=torch.channels_last) if isinstance(model, nn.Module) else model
+
+
+def keep_freed_memory() -> None:
+    """Have glibc's malloc keep freed blocks for the next tensors, for the rest of the process; no effect elsewhere.
+
+    By default every tensor above 32 MB is mapped, filled with zero pages and unmapped again at each operation.
+    `upscale` gives the memory back after each image: blocks of images of many sizes would not fit into each other.
+    """
+    mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    if _libc("mallopt"):
+        _libc("mallopt")(mmap_max, 0)
+        _libc("mallopt")(trim_threshold, 2**31 - 1)
+
+
+@cache
+def _libc(name: str):
+    """A function of the C library, None where it has none of that name."""
+    try:
+        return getattr(ctypes.CDLL(None), name, None)
+    except OSError:
+        return None
+
+
+@torch.no_grad()
+def upscale(model: Upscaler, lr: Tensor, scale: int, device="cpu") -> tuple[Tensor, float]:
+    """(sr, seconds): one uint8 LR image (3, h, w) through a model -> float32 (3, r h, r w) on the CPU, not clamped."""
+    x = to_float(lr)[None].to(device, memory_format=torch.channels_last)
+    start = time.perf_counter()
+    with exact_arithmetic():
+        sr = model(x, scale)[0].float().cpu()
+    seconds = time.perf_counter() - start
+    if _libc("malloc_trim"):
+        _libc("malloc_trim")(0)
+    return sr, seconds
+
+
+def self_ensemble(model: Upscaler) -> Upscaler:
+    """x8: the mean of the model's results on the eight flips and rotations of the input, each turned back."""
+
+    def averaged(lr: Tensor, scale: int) -> Tensor:
+        total = 0
+        for turns in range(4):
+            for flips in ((), (-1,)):
+                sr = model(lr.rot90(turns, (-2, -1)).flip(flips), scale)
+                total = total + sr.flip(flips).rot90(-turns, (-2, -1))
+        return total / 8
+
+    return averaged
+
+
+def reach(model: nn.Module) -> int:
+    """LR pixels that one output pixel sees in each direction.
+
+    Raises InputError for an encoder that sees the whole image (attention, pooling): it has no attribute ``reach``.
+    """
+    encoder = getattr(model, "encoder", None)
+    if not hasattr(encoder, "reach"):
+        raise InputError(
+            f"{type(encoder or model).__name__} may see the whole image, so its tiles cannot equal the whole image's "
+            "result; give the halo yourself to accept that"
+        )
+    head = 3  # SPConv and IGConv have one 3x3 convolution, SPConv+ has up to two beside those at higher resolution
+    return encoder.reach + head + (SAMPLER_MARGIN if model.sampler is not None else 0)
+
+
+def tiled(model: Upscaler, tile: int, halo: int | None = None) -> Upscaler:
+    """Work on tiles of ``tile`` x ``tile`` LR pixels, each seen with ``halo`` pixels of its surroundings.
+
+    Memory is that of one tile. With ``halo >= reach(model)``, the default, the result is the whole image's.
+    """
+    positive_integer(tile, "tile")
+    margin = reach(model) if halo is None else halo
+    if not isinstance(margin, int) or margin < 0:
+        raise InputError(f"halo must be an integer >= 0, got {margin!r}")
+    return lambda lr, scale: _by_tiles(model, lr, scale, (tile, tile), (margin, margin))
+
+
+def authors_tiles(model: Upscaler) -> Upscaler:
+    """The authors' test of MambaIR and HiT-SRF (their ``MambaMSModel``): side // 200 + 1 tiles per axis.
+
+    The image is padded by reflection to a multiple of the number of tiles; tiles overlap by a tenth of their side.
+    An image with both sides under 200 pixels is one tile.
+    """
+
+    def on_tiles(lr: Tensor, scale: int) -> Tensor:
+        sides = lr.shape[-2:]
+        pieces = [side // 200 + 1 for side in sides]
+        bottom, right = (-side % n for side, n in zip(sides, pieces, strict=True))
+        x = F.pad(lr, (0, right, 0, bottom), mode="reflect") if bottom or right else lr
+        tile = tuple(side // n for side, n in zip(x.shape[-2:], pieces, strict=True))
+        sr = _by_tiles(model, x, scale, tile, tuple(side // 10 for side in tile))
+        return sr[..., : sides[0] * scale, : sides[1] * scale]
+
+    return on_tiles
+
+
+def _by_tiles(model: Upscaler, lr: Tensor, scale: int, tile: tuple[int, int], halo: tuple[int, int]) -> Tensor:
+    height, width = lr.shape[-2:]
+    sr = lr.new_empty(*lr.shape[:-2], height * scale, width * scale)
+    for top in range(0, height, tile[0]):
+        for left in range(0, width, tile[1]):
+            bottom, right = min(top + tile[0], height), min(left + tile[1], width)
+            y, x = max(0, top - halo[0]), max(0, left - halo[1])
+            part = model(lr[..., y : bottom + halo[0], x : right + halo[1]], scale)
+            rows = slice((top - y) * scale, (bottom - y) * scale)
+            columns = slice((left - x) * scale, (right - x) * scale)
+            sr[..., top * scale : bottom * scale, left * scale : right * scale] = part[..., rows, columns]
+    return sr

@@ -1,0 +1,211 @@
+"""The paper's claims, each with our measure, its interval and a verdict by rule. Pure functions on data frames.
+
+One function per claim, table -> list of lines (`igconv.reporting.verdicts.COLUMNS`); an empty table gives a line
+"not run". Here are those on accuracy and cost; those on encoders, kernels and spectra are in `findings`, the rules in
+`verdicts`, both beside this module.
+"""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from igconv.reporting import findings
+from igconv.reporting.tables import final_forms, over_all_sets
+from igconv.reporting.verdicts import (
+    COLUMNS,
+    FIGURE_TOLERANCE,
+    NOISE_DB,
+    TOLERANCE,
+    above,
+    at_most,
+    line,
+    seed_count,
+    together,
+)
+from igconv.study import results
+from igconv.study.labels import INGREDIENTS, run_label
+
+
+def psnr(difference: pd.DataFrame) -> list[dict]:
+    """One model for all scales against the fixed-scale model of each: `igconv.reporting.tables.fixed_vs_multi`."""
+    statements = {"IGConv": ("PSNR equal to the fixed-scale model's", -NOISE_DB),
+                  "IGConv+": ("PSNR better than the fixed-scale model's", 0.0)}  # fmt: skip
+    if len(difference):
+        difference = over_all_sets(difference[difference.model.isin(statements)])
+    if difference.empty:
+        return [line(f"{model}: {claim}", "", "dB", "needs own runs") for model, (claim, _) in statements.items()]
+    lines = []
+    for (encoder, model), part in difference.groupby(["encoder", "model"], sort=False):
+        claim, target = statements[model]
+        part = part[part.baseline == ("SPConv" if (part.baseline == "SPConv").any() else part.baseline.iloc[0])]
+        for row in part.itertuples():
+            # "Equal" is a band around zero: the noise is in its target already.
+            seeds = 2 if model == "IGConv" else row.seeds
+            measure = f"PSNR-Y minus that of {row.baseline}; {row.images} images, {seed_count(row.seeds)}"
+            lines.append(line(
+                f"{model}: {claim}", f"{encoder}, {row.budget}", "dB", measure, f"x{row.scale}", row.difference_db,
+                row.low_db, row.high_db, target, above(row.difference_db, row.low_db, row.high_db, target, seeds),
+            ))  # fmt: skip
+    return _collapsed(lines)
+
+
+def ingredients(ablation: pd.DataFrame) -> list[dict]:
+    """Each ingredient of IGConv+ helps, there and elsewhere: `igconv.reporting.tables.ablation`."""
+    names = dict.fromkeys(INGREDIENTS.values())
+    if ablation.empty:
+        return [line(f"{name} helps", "", "dB", "needs own runs") for name in names]
+    lines = []
+    for row in over_all_sets(ablation).itertuples():
+        sign = -1 if row.change == "left out" else 1
+        value, low, high = sign * row.difference_db, *sorted((sign * row.low_db, sign * row.high_db))
+        change, kind = ("left out of", "lost without it") if sign < 0 else ("added to", "gained with it")
+        lines.append(line(
+            f"{row.ingredient} helps", f"{row.encoder}, {change} {row.reference}", "dB",
+            f"PSNR-Y {kind}; {row.images} images, {seed_count(row.seeds)}", f"x{row.scale}", value, low, high, 0.0,
+            above(value, low, high, 0.0, row.seeds),
+        ))  # fmt: skip
+    return _collapsed(lines)
+
+
+def _collapsed(lines: list[dict]) -> list[dict]:
+    """Lines of one claim and model of which none was run become one."""
+    found: dict[tuple, list[dict]] = {}
+    for one in lines:
+        found.setdefault((one["claim"], one["about"]), []).append(one)
+    kept = []
+    for group in found.values():
+        if any(one["verdict"] != "not run" for one in group):
+            kept += group
+        else:
+            scales = ", ".join(one["scale"] for one in group)
+            kept.append(line(group[0]["claim"], group[0]["about"], group[0]["unit"], "needs own runs", scales))
+    return kept
+
+
+def training(budget: pd.DataFrame) -> list[dict]:
+    """A third of the training budget and of storage, own runs: `igconv.analysis.budget.budget_summary`."""
+    lines, columns = [], dict(images="training images", training_seconds="training time",
+                              stored_parameters="stored parameters, own runs")  # fmt: skip
+    plain = budget[budget.variant == ""] if len(budget) else pd.DataFrame(columns=["encoder", "upsampler", *columns])
+    for encoder, group in plain.groupby("encoder", sort=False):
+        means = group.groupby("upsampler")[list(columns)].mean()
+        for model in ("igconv", "igconv+"):
+            if {"spconv", model} <= set(means.index):
+                for column, what in columns.items():
+                    ratio = means.loc[model, column] / means.loc["spconv", column]
+                    lines.append(line(f"{run_label(model)}: a third of the {what}", encoder, "ratio",
+                                       "one model over three SPConv models, equal steps per model", "x2, x3, x4", ratio,
+                                       target=1 / 3, verdict=at_most(ratio, 1 / 3)))  # fmt: skip
+    return lines or [line(f"a third of the {what}", "", "ratio", "needs own runs") for what in columns.values()]
+
+
+def stored(parameters: pd.DataFrame) -> list[dict]:
+    """A third of the stored parameters, by construction: `igconv.analysis.budget.stored_parameters` of encoders."""
+    own = parameters[parameters.paper_encoder.fillna("") != ""] if len(parameters) else parameters
+    lines = []
+    for model, part in own.groupby("model", sort=False) if len(own) else ():
+        verdict = together(at_most(ratio, 1 / 3) for ratio in part.ratio)
+        beyond = part[part.ratio > (1 + TOLERANCE) / 3]
+        but = ", beyond a third: " + ", ".join(f"{r.paper_encoder} {r.ratio:.2f}" for r in beyond.itertuples())
+        count = f"{len(part)} encoder{'s' * (len(part) > 1)} of the paper's tables"
+        lines.append(line(
+            f"{model}: a third of the stored parameters", count, "ratio",
+            "one model as trained over the paper's three fixed-scale models, from the architectures; median and range"
+            + (but if len(beyond) else ""),
+            "x2, x3, x4", part.ratio.median(), part.ratio.min(), part.ratio.max(), 1 / 3, verdict,
+        ))  # fmt: skip
+    return lines or [line("a third of the stored parameters", "encoders of the paper's tables", "ratio", "")]
+
+
+def costs(upsamplers: pd.DataFrame, paper: pd.DataFrame) -> list[dict]:
+    """Figure 1(a): `igconv.analysis.efficiency.upsampler_costs` beside the paper's bars.
+
+    Latency: ratio of medians with the range that the quartiles allow, against 1. Parameters and memory: ours over the
+    paper's, the upsampler that is farthest off; only at the paper's size.
+    """
+    statements = [("IGConv", "SPConv", "no slower"), ("IGConv+", "SPConv+", "faster")]
+    figure = {"parameters": ("params_k", 1e3), "peak_memory_mib": ("memory_mb", 1)}
+    what = {"parameters": "parameters", "peak_memory_mib": "memory"}
+    if upsamplers.empty:
+        names = [f"{a}: {word} than {b} once instantiated" for a, b, word in statements]
+        return [line(name, "upsampler alone", "ratio", "") for name in (*names, *what.values())]
+    final, paper = final_forms(upsamplers), paper.set_index("upsampler")
+    size = f"{final.channels.iloc[0]} channels, LR {final.lr_width_px.iloc[0]}x{final.lr_height_px.iloc[0]}"
+    scale, lines = f"x{final.scale.iloc[0]}", []
+    for model, baseline, word in statements:
+        a, b = final.loc[model], final.loc[baseline]
+        ratio = a.latency_ms / b.latency_ms
+        low, high = a.latency_q25_ms / b.latency_q75_ms, a.latency_q75_ms / b.latency_q25_ms
+        limit = 1 + TOLERANCE if word == "no slower" else 1
+        verdict = "reproduced" if high <= limit else "differs" if low > limit else "undecided"
+        claim, measure = f"{model}: {word} than {baseline} once instantiated", f"latency, {size}, {a.device}, quartiles"
+        lines.append(line(claim, "upsampler alone", "ratio", measure, scale, ratio, low, high, 1.0, verdict))
+    at_size = (final[["lr_height_px", "lr_width_px", "channels", "scale"]] == (360, 640, 64, 2)).all(axis=None)
+    for column, (theirs, unit) in figure.items():
+        claim = f"Figure 1(a): {what[column]} of the four upsamplers"
+        ratios = (final[column] / (paper[theirs] * unit)).reindex(paper.index)
+        ratio = ratios[(ratios - 1).abs().idxmax()]
+        verdict = "reproduced" if abs(ratio - 1) <= FIGURE_TOLERANCE else "differs"
+        measure = "ours over the paper's, farthest of four: " + ", ".join(f"{n} {r:.3f}" for n, r in ratios.items())
+        lines.append(line(claim, "upsampler alone", "ratio", measure if at_size else "needs the paper's size", scale,
+                           **dict(value=ratio, low=ratios.min(), high=ratios.max(), target=1.0, verdict=verdict)
+                           if at_size else {}))  # fmt: skip
+    return lines
+
+
+def per_scale(found: pd.DataFrame) -> pd.DataFrame:
+    """The claims that are judged at several scales one by one, a line for all scales: claim, about, a text "value unit"
+    per scale and the verdict, with its scales where they differ. ``found``: `claims`; empty when none was run."""
+    single = found[found.scale.str.fullmatch(r"x\d+") & (found.verdict != "not run")]
+    lines = []
+    for (claim, about), part in single.groupby(["claim", "about"], sort=False):
+        if part.scale.nunique() > 1:
+            by_verdict = part.groupby("verdict", sort=False).scale.agg(", ".join)
+            words = [verdict + f" ({scales})" * (len(by_verdict) > 1) for verdict, scales in by_verdict.items()]
+            values = {row.scale: f"{round(row.value, 2) + 0.0:+.2f} {row.unit}" for row in part.itertuples()}
+            lines.append(dict(claim=claim, about=about, **values, verdict=", ".join(words)))
+    if not lines:
+        return pd.DataFrame(columns=["claim", "about", "verdict"])
+    table = pd.DataFrame(lines).fillna("")
+    scales = sorted(set(table) - {"claim", "about", "verdict"}, key=lambda name: int(name[1:]))
+    return table[["claim", "about", *scales, "verdict"]]
+
+
+# Claim functions and the tables they take, below results/<profile>/, in the order of the table of claims.
+CLAIMS: dict[str, tuple[Callable[[pd.DataFrame], list[dict]], str]] = {
+    "psnr": (psnr, "tables/fixed_vs_multi"),
+    "ingredients": (ingredients, "tables/ablation"),
+    "training": (training, "tables/budget"),
+    "stored": (stored, "analysis/efficiency/stored"),
+    "costs": (lambda table: costs(table, paper_figure()), "analysis/efficiency/upsamplers"),
+    "similarity": (findings.similarity, "analysis/similarity/cka"),
+    "functional": (findings.functional, "analysis/similarity/functional"),
+    "correlation": (findings.correlation, "analysis/correlation/correlation"),
+    "aligned": (findings.aligned, "analysis/correlation/alignment"),
+    "predicted": (findings.predicted, "analysis/correlation/alignment_psnr"),
+    "low_first": (findings.low_first, "analysis/spectrum/order"),
+    "frequency_loss": (findings.frequency_loss, "analysis/spectrum/bands"),
+    "unseen": (findings.unseen, "analysis/unseen/summary"),
+}
+
+
+def paper_figure() -> pd.DataFrame:
+    """The bars of the paper's Figure 1(a): upsampler, scale, out_h, out_w, latency_ms, params_k, memory_mb."""
+    return pd.read_csv(results.PROJECT / "data" / "paper" / "fig1_efficiency.csv")
+
+
+def read(profile: str) -> dict[str, pd.DataFrame]:
+    """The tables of `CLAIMS` that a profile has; those it has not are empty. Raises InputError for a damaged one."""
+    found = {}
+    for name, (_, file) in CLAIMS.items():
+        path = results.root(profile) / f"{file}.csv"
+        # A table without rows can be without columns, and then is an empty line.
+        known = path.is_file() and path.read_bytes() != b"\n"
+        found[name] = results.read_table(path) if known else pd.DataFrame()
+    return found
+
+
+def claims(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """`COLUMNS`: every claim judged on the table of its name in `CLAIMS`; missing tables count as empty."""
+    lines = [found for name, (judge, _) in CLAIMS.items() for found in judge(tables.get(name, pd.DataFrame()))]
+    return pd.DataFrame(lines, columns=list(COLUMNS))

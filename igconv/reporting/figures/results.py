@@ -1,0 +1,135 @@
+"""Figures of trainings and of their results."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from igconv.errors import InputError
+from igconv.reporting.figures.style import BLACK, GREEN, GREY, PURPLE, labelled, styled, subplots
+from igconv.study.labels import INGREDIENTS
+
+
+@styled
+def training_curves(records: pd.DataFrame, bicubic_psnr_y_db: float | None = None) -> Figure:
+    """L1 loss and validation PSNR against steps; records: run, upsampler, variant, step, l1, psnr_y_db.
+
+    Runs of one label (fixed scales) share colour and legend entry; their scale, taken from the run's name, stands at
+    the end of the curve. The other curves are means over the scales of the run, so only they compare with each other.
+    """
+    records, colours = labelled(records)
+    figure, ((loss, psnr),) = subplots(1, 2, 4.2, 3.0)
+    for label, colour in colours.items():
+        for i, (_, run) in enumerate(records[records.label == label].groupby("run")):
+            name = label if i == 0 else None
+            loss.plot(run.step, run.l1, color=colour, label=name, lw=1)
+            seen = run.dropna(subset="psnr_y_db")
+            psnr.plot(seen.step, seen.psnr_y_db, color=colour, marker="o", ms=2.5, lw=1.2)
+            scale = re.search(r"-(x\d+)-", run.run.iloc[0])
+            if scale and len(seen):
+                psnr.annotate(scale[1], (seen.step.iloc[-1], seen.psnr_y_db.iloc[-1]), (4, 0), fontsize=7,
+                              textcoords="offset points", va="center", color=colour)  # fmt: skip
+    if bicubic_psnr_y_db is not None:
+        psnr.axhline(bicubic_psnr_y_db, color=GREY, ls="--", lw=1, label="bicubic")
+        psnr.legend(loc="lower right")
+    loss.set(xlabel="optimiser step", ylabel="L1 loss (white = 1)", yscale="log")
+    psnr.set(xlabel="optimiser step", ylabel="PSNR-Y of test crops (dB)")
+    for axis in (loss, psnr):
+        axis.grid(axis="y")
+    figure.legend(*loss.get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+@styled
+def psnr_gain(rows: pd.DataFrame) -> Figure:
+    """Gain over bicubic per scale: a bar for the mean, a dot per image (mean over seeds). Rows of the evaluation."""
+    key = ["dataset", "image", "scale"]
+    base = rows[rows.run == "bicubic"].set_index(key).psnr_y_db
+    if base.empty:
+        raise InputError("the rows hold no run 'bicubic', over which the gain is measured")
+    rows = rows[rows.run != "bicubic"].join(base.rename("base"), on=key)
+    rows, colours = labelled(rows.assign(gain=rows.psnr_y_db - rows.base).dropna(subset="gain"))
+    gains = rows.groupby(["label", *key], as_index=False).gain.mean()
+    scales = sorted(gains.scale.unique())
+    figure, (axes,) = subplots(1, len(scales), 2.7, 3.4, sharey=True)
+    for axis, scale in zip(axes, scales, strict=True):
+        part = gains[gains.scale == scale]
+        names = [n for n in colours if n in set(part.label)]
+        for i, name in enumerate(names):
+            values = part[part.label == name].gain.to_numpy()
+            axis.bar(i, values.mean(), color=colours[name], width=0.75, alpha=0.8)
+            shift = np.linspace(-0.22, 0.22, len(values)) if len(values) > 1 else [0]
+            axis.plot(i + shift, np.sort(values), "o", color="white", mec="black", mew=0.6,
+                      ms=3.5 if len(values) < 20 else 1.5, ls="none")  # fmt: skip
+        axis.axhline(0, color="black", lw=0.8)
+        axis.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+        axis.set_title(f"x{scale}")
+        axis.grid(axis="y")
+    axes[0].set_ylabel("PSNR-Y over bicubic (dB)")
+    return figure
+
+
+@styled
+def ablation(table: pd.DataFrame) -> Figure:
+    """What each ingredient of IGConv+ changes, a panel per scale: mean over all images with its 95 % interval over
+    images and seeds, and where there are several test sets a dot for each. Table: `igconv.reporting.tables.ablation` of
+    one encoder."""
+    known = table.dropna(subset="difference_db") if len(table) else table
+    if not len(known):
+        raise InputError("of no variant the evaluation of it and of its reference are there")
+    names, scales = list(dict.fromkeys(known.model)), sorted(known.scale.unique())
+    colours = dict(zip(dict.fromkeys(INGREDIENTS.values()), (GREEN, PURPLE, BLACK), strict=True))
+    figure, (axes,) = subplots(1, len(scales), 2.6, 0.9 + 0.33 * len(names), sharex=True, sharey=True)
+    for axis, scale in zip(axes, scales, strict=True):
+        for row in known[known.scale == scale].itertuples():
+            i, mean = names.index(row.model), row.difference_db
+            if row.dataset != "all":
+                axis.plot(mean, i + 0.25, "o", color=GREY, ms=2.5)
+                continue
+            ends = np.nan_to_num([[mean - row.low_db], [row.high_db - mean]])
+            axis.errorbar(mean, i, xerr=ends, fmt="o", ms=5, capsize=3, color=colours[row.ingredient])
+        axis.axvline(0, color="black", lw=0.8)
+        axis.set(title=f"x{scale}", yticks=range(len(names)), yticklabels=names)
+        axis.grid(axis="x")
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    figure.supxlabel("PSNR-Y minus that of the model without the change (dB)", fontsize=9)
+    return figure
+
+
+@styled
+def training_budget(summary: pd.DataFrame) -> Figure:
+    """Training time, images and stored parameters: fixed-scale models together against one multi-scale model.
+
+    summary: `igconv.analysis.efficiency.budget_summary` of one encoder; means over seeds.
+    """
+    summary, colours = labelled(summary)
+    means = summary.groupby("label")[["training_seconds", "images", "stored_parameters", "models"]].mean()
+    means = means.reindex(list(colours))
+    names = [f"{name}, {n:.0f} model{'s' * (n > 1)}" for name, n in means.models.items()]
+    panels = (("training time (s)", means.training_seconds), ("training images (thousands)", means.images / 1000),
+              ("stored parameters (thousands)", means.stored_parameters / 1000))  # fmt: skip
+    figure, (axes,) = subplots(1, 3, 2.7, 0.9 + 0.32 * len(names), sharey=True)
+    for axis, (label, values) in zip(axes, panels, strict=True):
+        bars = axis.barh(names, values, color=list(colours.values()))
+        axis.bar_label(bars, fmt="{:.4g}", fontsize=7, padding=2)
+        axis.margins(x=0.2)
+        axis.set_xlabel(label)
+    axes[0].invert_yaxis()
+    return figure
+
+
+@styled
+def image_grid(images: Sequence[tuple[str, Tensor]], columns: int) -> Figure:
+    """Titled uint8 images (3, h, w) in rows of ``columns``, every pixel a square."""
+    if not images:
+        raise InputError("nothing to draw: no images")
+    figure, axes = subplots(-(-len(images) // columns), columns, 1.9, 2.05)
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    for axis, (title, image) in zip(axes.ravel(), images, strict=False):
+        axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+        axis.set_title(title, fontsize=8)
+    return figure

@@ -1,0 +1,216 @@
+"""Claims about encoders, kernels and spectra, judged on the tables of the analyses; see `igconv.reporting.claims`."""
+
+import pandas as pd
+
+from igconv.evaluation.statistics import mean_interval
+from igconv.reporting.verdicts import KEPT, NOISE_DB, above, line, scale_names, seed_count, together
+from igconv.study.labels import REFERENCES, run_label
+
+SPLIT = 0.25  # cycles per pixel, above which a frequency is high
+REFITTED = "predicted, gain and bias refitted"
+
+
+def similarity(cka: pd.DataFrame) -> list[dict]:
+    """Encoders of different scales are alike: ``analysis/similarity/cka.csv``, per family and setting.
+
+    Value: mean CKA of equal stages over stages and pairs, with the means of their interval ends (wider than the
+    interval of the mean). Target: the mean upper end of the untrained control. "reproduced" when the interval is above
+    both controls (untrained encoders, shuffled images), "partly" when it is above shuffled images only: alike, but no
+    more than encoders that learned nothing. "differs" when it is below shuffled images, else "undecided".
+    """
+    claim = "Encoders of different scales are alike"
+    if cka.empty or not (cka.comparison == "across scales").any():
+        return [line(claim, "", "CKA", "needs fixed-scale encoders")]
+    lines, equal = [], cka[cka.index_a == cka.index_b]
+    for (family, setting), part in equal[equal.comparison == "across scales"].groupby(
+        ["family", "setting"], sort=False
+    ):
+        value, low, high = part.cka.mean(), part.cka_low.mean(), part.cka_high.mean()
+        own = equal[(equal.family == family) & (equal.setting == setting)]
+        untrained = own[own.comparison == "both untrained"]
+        shuffled = equal[(equal.family == family) & (equal.comparison == "shuffled images")]
+        target, chance = untrained.cka_high.mean(), shuffled.cka_high.mean()
+        if low > chance:
+            verdict = "reproduced" if low > target else "partly"
+        else:
+            verdict = "differs" if high < shuffled.cka.mean() else "undecided"
+        pairs = part.groupby(["model_a", "model_b"]).ngroups
+        lines.append(line(
+            claim, f"{family}, {setting}", "CKA",
+            f"mean over {part.index_a.nunique()} stages and {pairs} pairs ({part.cka.min():.2f} to "
+            f"{part.cka.max():.2f}), {part.examples.iloc[0]} crops; untrained {untrained.cka.mean():.2f}, shuffled "
+            f"images {shuffled.cka.mean():.2f}",
+            "x2, x3, x4", value, low, high, target, verdict,
+        ))  # fmt: skip
+    return lines
+
+
+def functional(transfer: pd.DataFrame) -> list[dict]:
+    """The x2 encoder serves x3 and x4: ``analysis/similarity/functional.csv``, per family and target scale.
+
+    Loss against the native encoder, both with an SPConv fitted in closed form. "reproduced" when the interval is above
+    minus the noise; else "partly" when `KEPT` of the native gain over bicubic is kept; "differs" when it is not and
+    the interval is below minus the noise.
+    """
+    claim, lines = "The x2 encoder serves x3 and x4", []
+    fitted = transfer[transfer["head"] == "refitted"] if len(transfer) else transfer
+    of_x2 = fitted[pd.to_numeric(fitted.encoder_scale) == 2] if len(fitted) else fitted
+    for row in of_x2.itertuples():
+        if row.target_scale != 2:
+            same = transfer[(transfer.family == row.family) & (transfer.target_scale == row.target_scale)]
+            lines.append(_loss(claim, row, row.target_scale, same[same["head"] == "bicubic"].psnr_y_db.mean(),
+                               "the frozen x2 encoder minus the native one, SPConv fitted to each"))  # fmt: skip
+    return lines or [line(claim, "", "dB", "needs fixed-scale encoders")]
+
+
+def _loss(claim: str, row, scale: int, bicubic: float, what: str) -> dict:
+    kept = (row.psnr_y_db - bicubic) / (row.psnr_y_db - row.difference_db - bicubic)
+    verdict = above(row.difference_db, row.low_db, row.high_db, -NOISE_DB)
+    if verdict != "reproduced" and kept >= KEPT:
+        verdict = "partly"
+    measure = f"PSNR-Y of {what}, {row.images} images; {kept:.0%} of the native gain over bicubic"
+    return line(claim, row.family, "dB", measure, f"x{scale}", row.difference_db, row.low_db, row.high_db, -NOISE_DB,
+                verdict)  # fmt: skip
+
+
+def correlation(table: pd.DataFrame) -> list[dict]:
+    """SPConvs of separately trained models correlate: ``analysis/correlation/correlation.csv``.
+
+    A line per statistic, and constant term kept or removed. A pair of models is beyond chance when p < 0.05
+    under every null hypothesis, p corrected for the number of pairs (Holm). "reproduced" when all pairs are, "partly"
+    when some are; when none is, "differs" if the interval is below the target, else "undecided". Value: mean over
+    pairs, with the means of their interval ends; target: what chance reaches (mean 95 % quantile of the null hypothesis
+    that reaches most).
+    """
+    claim = "SPConvs of different scales correlate"
+    separate = table[table.comparison == "across scales"] if len(table) else table
+    if separate.empty:
+        return [line(claim, "", "correlation", "needs fixed-scale models")]
+    from igconv.analysis.correlation import adjusted
+
+    separate = separate if "p_holm" in separate else adjusted(separate)
+    lines, pair = [], ["model_a", "model_b", "scale_a", "scale_b"]
+    for (constant, statistic), part in separate.groupby(["constant", "statistic"], sort=False):
+        pairs = part.groupby(pair).agg(p=("p_holm", "max"), value=("value", "first"), low=("value_low", "first"),
+                                       high=("value_high", "first"), chance=("null_q95", "max"))  # fmt: skip
+        beyond = int((pairs.p < 0.05).sum())
+        below = pairs.high.mean() < pairs.chance.mean()
+        none = "differs" if below else "undecided"
+        verdict = "reproduced" if beyond == len(pairs) else "partly" if beyond else none
+        channels = sorted(part.channels.unique())
+        lines.append(line(
+            claim, f"{statistic}, constant {constant}", "correlation",
+            f"mean cosine of kernel patterns, {'-'.join(map(str, channels))} channels; beyond chance under every null "
+            f"hypothesis in {beyond} of {len(pairs)} pairs",
+            scale_names([*part.scale_a, *part.scale_b]), pairs.value.mean(), pairs.low.mean(), pairs.high.mean(),
+            pairs.chance.mean(), verdict,
+        ))  # fmt: skip
+    return lines
+
+
+def aligned(alignment: pd.DataFrame) -> list[dict]:
+    """After the linear map between encoders the x2 SPConv resembles the others: ``analysis/correlation/alignment.csv``.
+
+    Cosine of the predicted and the true kernel weighted by the covariance of real features, per family and constant
+    term: mean and range over the scales. A scale is beyond chance when p < 0.05 against maps with permuted rows;
+    "reproduced" when all scales are, "partly" when some are, "differs" when none is.
+    """
+    claim, lines = "The SPConv of another scale resembles x2's, channels aligned", []
+    own = (
+        alignment[(alignment.alignment == "fitted") & (alignment.compared == "output")] if len(alignment) else alignment
+    )
+    for (family, constant), part in own.groupby(["family", "constant"], sort=False) if len(own) else ():
+        beyond = int((part.p_value < 0.05).sum())
+        lines.append(line(
+            claim, f"{family}, constant {constant}", "correlation",
+            f"cosine of predicted and true kernel on real features; mean and range over scales, beyond chance at "
+            f"{beyond} of {len(part)}",
+            scale_names(part.scale_b), part.value.mean(), part.value.min(), part.value.max(), part.null_q95.mean(),
+            "reproduced" if beyond == len(part) else "partly" if beyond else "differs",
+        ))  # fmt: skip
+    return lines or [line(claim, "", "correlation", "needs fixed-scale models")]
+
+
+def predicted(psnr: pd.DataFrame) -> list[dict]:
+    """What it costs to use the SPConv predicted from x2's: ``analysis/correlation/alignment_psnr.csv``.
+
+    Gain and bias of each output are refitted. Verdicts as in `functional`.
+    """
+    claim, lines = "x2's SPConv serves x3 and x4, channels aligned", []
+    for row in psnr[psnr["head"] == REFITTED].itertuples() if len(psnr) else ():
+        same = psnr[(psnr.family == row.family) & (psnr.scale_b == row.scale_b)]
+        lines.append(_loss(claim, row, row.scale_b, same[same["head"] == "bicubic"].psnr_y_db.mean(),
+                           "the predicted SPConv minus the true one, gain and bias refitted"))  # fmt: skip
+    return lines or [line(claim, "", "dB", "needs fixed-scale models")]
+
+
+def low_first(order: pd.DataFrame) -> list[dict]:
+    """Spectral bias: low frequencies are learned first: ``analysis/spectrum/order.csv``, per kind of model and measure.
+
+    Rank correlation of frequency and time of learning, mean over runs and scales with their bootstrap interval.
+    """
+    claim, known = "Low frequencies are learned first", order.dropna(subset="spearman") if len(order) else order
+    lines = []
+    for (upsampler, measure), part in known.groupby(["upsampler", "measure"], sort=False) if len(known) else ():
+        value, low, high = mean_interval(part.spearman)
+        lines.append(line(
+            claim, f"{run_label(upsampler)} and variants, {measure}", "correlation",
+            f"rank correlation of frequency and step at which a band has done most of its way in {measure}; "
+            f"{len(part)} cases (run and scale), {seed_count(part.seed.nunique())}",
+            scale_names(part.scale), value, low, high, 0.0, above(value, low, high),
+        ))  # fmt: skip
+    if len(order) and not lines:
+        return [line(claim, "", "correlation", "in no case three bands were learned", verdict="undecided")]
+    return lines or [line(claim, "", "correlation", "needs own runs")]
+
+
+def frequency_loss(bands: pd.DataFrame) -> list[dict]:
+    """The frequency loss lowers the error at high frequencies: ``analysis/spectrum/bands.csv``, runs of equal steps."""
+    from igconv.analysis.spectrum import differences
+
+    claim, lines = f"The frequency loss lowers the error above {SPLIT} cycles/px", []
+    kinds = set(zip(bands.upsampler, bands.variant, strict=True)) if len(bands) else set()
+    whole = {
+        upsampler: next((variant for variant in REFERENCES if (upsampler, variant) in kinds), None)
+        for upsampler in ("igconv+", "igconv", "spconv")
+    }
+    for upsampler, with_it, without in (
+        ("igconv+", whole["igconv+"], "no_fft"), ("igconv", "fft", whole["igconv"]), ("spconv", "fft", whole["spconv"]),
+    ):  # fmt: skip
+        if {(upsampler, with_it), (upsampler, without)} <= kinds:
+            own = bands[(bands.upsampler == upsampler) & bands.variant.isin([with_it, without])]
+            row = differences(own, upsampler, without, split=SPLIT).iloc[-1]
+            # The claim is a fall, `above` judges a rise.
+            verdict = above(-row.difference_db, -row.high_db, -row.low_db, 0.0, row.seeds)
+            lines.append(line(claim, f"{run_label(upsampler, with_it)} minus {run_label(upsampler, without)}", "dB",
+                               f"relative error energy, mean over bands; {row.images} images, {seed_count(row.seeds)}",
+                               scale_names(own.scale), row.difference_db, row.low_db, row.high_db, 0.0,
+                               verdict))  # fmt: skip
+    return lines or [line(claim, "", "dB", "needs own runs")]
+
+
+def unseen(summary: pd.DataFrame) -> list[dict]:
+    """Models work at scales nobody trained on: ``analysis/unseen/summary.csv``, per model and what it is compared with.
+
+    Phase clamp as trained (4) or none. Every scale has its own verdict, see `together`; value and interval are means
+    over scales.
+    """
+    claim = "Works at scales nobody trained on"
+    own = summary[(summary.method == "direct") & (summary.scale > 4)] if "method" in summary else pd.DataFrame()
+    lines = []
+    if len(own):
+        own = own[own.max_scale.isna() | (own.max_scale == 4)]
+    key = ["encoder", "upsampler", "variant", "against"]
+    for (encoder, upsampler, variant, against), part in own.groupby(key, sort=False) if len(own) else ():
+        verdicts = [above(r.difference_db, r.low_db, r.high_db, 0.0, r.seeds) for r in part.itertuples()]
+        words = [f"{word} at {scale_names(s for s, v in zip(part.scale, verdicts, strict=True) if v == verdict)}"
+                 for verdict, word in (("reproduced", "better"), ("differs", "worse"))
+                 if verdict in verdicts]  # fmt: skip
+        lines.append(line(
+            claim, f"{encoder}, {run_label(upsampler, variant)} over {against}", "dB",
+            f"PSNR-Y minus that of {against}, mean over scales, {part.images.min()} to {part.images.max()} images, "
+            + seed_count(part.seeds.max()) + "".join(f"; {w}" for w in words),
+            scale_names(part.scale), part.difference_db.mean(), part.low_db.mean(), part.high_db.mean(), 0.0,
+            together(verdicts),
+        ))  # fmt: skip
+    return lines or [line(claim, "", "dB", "needs own runs")]

@@ -1,0 +1,289 @@
+"""Evaluation rows -> the study's tables. Pure functions on data frames; nothing here is typed in.
+
+A row is one image at one scale (`igconv.evaluation.benchmark.ROW`). Differences are paired by image and seed; their
+intervals are a bootstrap over images and over seeds (`igconv.evaluation.statistics.crossed_interval`).
+"""
+
+from itertools import product
+from operator import attrgetter
+
+import pandas as pd
+
+from igconv.evaluation.statistics import paired_difference
+from igconv.files import write as write_file
+from igconv.study import results
+from igconv.study.labels import BASELINE_OF, INGREDIENTS, MAIN_VARIANTS, NAMES, PAPER_ENCODERS, run_label
+from igconv.study.runs import Run
+
+# how a multi-scale model is compared with fixed-scale ones -> whether a pair of runs is compared so
+BUDGETS = {
+    "equal steps per model": lambda multi, fixed: {multi.variant, fixed.variant} <= set(MAIN_VARIANTS),
+    "equal total steps": lambda multi, fixed: multi.variant in MAIN_VARIANTS and fixed.variant == "third",
+    "equal steps and frequency loss": lambda multi, fixed: (
+        fixed.variant == "fft"
+        and multi.initialisation == "authors"
+        and (multi.steps, multi.frequency_weight, multi.start_from) == (fixed.steps, fixed.frequency_weight, "")
+    ),
+}
+PAPER_TABLES = ("table2_div2k", "table3_df2k", "table4_pretrain")
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over images per run, dataset and scale, with the gain over bicubic in dB."""
+    keys = ["run", "upsampler", "dataset", "scale"]
+    means = rows.groupby(keys, sort=False).agg(
+        images=("image", "count"), psnr_y_db=("psnr_y_db", "mean"), ssim_y=("ssim_y", "mean")
+    )
+    means = means.reset_index()
+    bicubic = means[means.run == "bicubic"].set_index(["dataset", "scale"]).psnr_y_db
+    means["gain_db"] = means.psnr_y_db - bicubic.reindex(pd.MultiIndex.from_frame(means[["dataset", "scale"]])).values
+    return means
+
+
+def wide(summarised: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Runs x (dataset, scale) of one column of a `summary`; cells of scales a run was not trained for are empty."""
+    table = summarised.pivot(index="run", columns=["dataset", "scale"], values=column)
+    return table.reindex(summarised.run.unique()).sort_index(axis=1)
+
+
+def gain(rows: pd.DataFrame, run: str, scale: int) -> pd.Series:
+    """PSNR-Y of a run minus bicubic's in dB, per image at one scale."""
+    at = rows[rows.scale == scale].set_index("image")
+    return (at[at.run == run].psnr_y_db - at[at.run == "bicubic"].psnr_y_db).rename("gain over bicubic in dB")
+
+
+def against_bicubic(summarised: pd.DataFrame) -> pd.DataFrame:
+    """Gain over bicubic per run and scale, mean over the sets."""
+    models = summarised[summarised.run != "bicubic"]
+    return models.groupby(["run", "scale"], sort=False).gain_db.mean().reset_index()
+
+
+def main(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
+    """One line per encoder, upsampler and variant: "PSNR / SSIM" per dataset and scale, mean over images and seeds.
+
+    Three fixed-scale networks share a line. Cells are "not run" where a run is planned and has no rows, "-" where
+    none is planned.
+    """
+    datasets = list(dict.fromkeys(name for run in runs.values() for name in run.test_sets))
+    scales = sorted({scale for run in runs.values() for scale in run.scales})
+    families: dict[tuple, list[Run]] = {}
+    for run in runs.values():
+        kind = "one per scale" if len(run.scales) == 1 else "one for all"
+        families.setdefault((run.encoder, run_label(run.upsampler, run.variant), kind), []).append(run)
+    lines = []
+    if (rows.run == "bicubic").any():
+        families = {("", "bicubic", ""): [], **families}
+    for (encoder, model, networks), members in families.items():
+        line = {"encoder": encoder, "model": model, "networks": networks}
+        own = rows[rows.run.isin([run.name for run in members] or ["bicubic"])]
+        for dataset in datasets:
+            for scale in scales:
+                cell = own[(own.dataset == dataset) & (own.scale == scale)]
+                planned = model == "bicubic" or any(scale in run.scales for run in members)
+                line[f"{dataset} x{scale}"] = (
+                    f"{cell.psnr_y_db.mean():.2f} / {cell.ssim_y.mean():.4f}" if len(cell)
+                    else "not run" if planned else "-"
+                )  # fmt: skip
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _per_set(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows under "all", where every image counts the same, and where there are several sets under the name of each."""
+    sets = list(dict.fromkeys(rows.dataset))
+    return {"all": rows} | ({name: rows[rows.dataset == name] for name in sets} if len(sets) > 1 else {})
+
+
+def over_all_sets(difference: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `fixed_vs_multi` or `ablation` over all images, without those of single sets."""
+    return difference[difference.dataset == "all"] if "dataset" in difference else difference
+
+
+def _changed(run: Run) -> str:
+    """The variant of a run that has an ingredient added or left out, else nothing."""
+    return run.variant if run.variant in INGREDIENTS else ""
+
+
+def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
+    """IGConv and IGConv+ against the fixed-scale model of each scale: `paired_difference` over all images (dataset
+    "all") and, where there are several test sets, for each of them.
+
+    Column ``budget`` is a key of `BUDGETS`: at equal steps per model the fixed-scale models of three scales have had
+    three times the steps of the multi-scale model together, at equal total steps as many. IGConv+ alone has the
+    frequency loss, unless the fixed-scale models were given it, too: with these every model with the loss is compared,
+    those with an ingredient added or left out among them.
+    """
+    lines = []
+    for encoder in dict.fromkeys(run.encoder for run in runs.values() if run.encoder not in BASELINE_OF):
+        own = [run for run in runs.values() if BASELINE_OF.get(run.encoder, run.encoder) == encoder]
+        for upsampler, changed, (budget, comparable), baseline in product(
+            ("igconv", "igconv+"), ("", *INGREDIENTS), BUDGETS.items(), ("spconv", "spconv+")
+        ):
+            models = [run for run in own if run.upsampler == upsampler and _changed(run) == changed]
+            pairs = [
+                (multi, fixed) for multi in models
+                for fixed in own if fixed.upsampler == baseline and len(fixed.scales) == 1 and comparable(multi, fixed)
+            ]  # fmt: skip
+            for scale in sorted({s for _, fixed in pairs for s in fixed.scales}):
+                multi, fixed = ({pair[i].name for pair in pairs if scale in pair[1].scales} for i in (0, 1))
+                for dataset, part in _per_set(rows).items():
+                    lines.append(dict(
+                        encoder=encoder, model=run_label(upsampler, changed), baseline=run_label(baseline),
+                        budget=budget, scale=scale, dataset=dataset, **paired_difference(part, multi, fixed, scale),
+                    ))  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def ablation(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
+    """Each variant with an ingredient added or left out against the runs of equal steps that it differs from
+    (``reference``); rows as those of `fixed_vs_multi`."""
+    lines, kind = [], attrgetter("encoder", "upsampler", "variant")
+    same = attrgetter("encoder", "upsampler", "scales", "steps", "start_from", "freeze_encoder", "initialisation")
+    for one in dict.fromkeys(kind(run) for run in runs.values() if run.variant in INGREDIENTS):
+        encoder, upsampler, variant = one
+        changed = [run for run in runs.values() if kind(run) == one]
+        for scale in sorted({s for run in changed for s in run.scales}):
+            own = {run.name: same(run) for run in changed if scale in run.scales}
+            reference = [
+                run.name for run in runs.values() if same(run) in own.values() and run.variant not in INGREDIENTS
+            ]
+            for dataset, part in _per_set(rows).items():
+                lines.append(dict(
+                    encoder=encoder, model=run_label(upsampler, variant), reference=run_label(upsampler),
+                    ingredient=INGREDIENTS[variant], change="left out" if variant.startswith("no_") else "added",
+                    scale=scale, dataset=dataset, **paired_difference(part, own, reference, scale),
+                ))  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def effects(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
+    """What each ingredient of IGConv+ changes beside which others: every pair of multi-scale runs that differ in one
+    ingredient alone. Over the images of all sets.
+
+    Returns: encoder, ingredient, beside (the others that both have), scale, and `paired_difference`, with - without.
+    """
+    names = dict(zip(dict.fromkeys(INGREDIENTS.values()), ("frequency_weight", "igsample", "dihedral"), strict=True))
+    same = attrgetter("encoder", "scales", "steps", "start_from", "freeze_encoder", "initialisation")
+    kinds: dict[tuple, list[Run]] = {}
+    for run in runs.values():
+        if run.upsampler.startswith("igconv"):
+            present = frozenset(name for name, field in names.items() if getattr(run, field))
+            kinds.setdefault((same(run), present), []).append(run)
+    lines = []
+    for name, ((settings, others), without) in product(names, kinds.items()):
+        having = kinds.get((settings, others | {name}))
+        if name in others or not having:
+            continue
+        for scale in without[0].scales:
+            lines.append(dict(
+                encoder=without[0].encoder, ingredient=name, scale=scale,
+                beside=", ".join(other for other in names if other in others) or "nothing",
+                **paired_difference(rows, [r.name for r in having], [r.name for r in without], scale),
+            ))  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def is_alternative(run: Run) -> bool:
+    """Whether a run is what a user might pick instead of IGConv: one encoder with a head per scale, or LIIF."""
+    return run.upsampler == "liif" or (run.upsampler.startswith("spconv") and len(run.scales) > 1)
+
+
+def alternatives(rows: pd.DataFrame, runs: dict[str, Run], costs: pd.DataFrame) -> pd.DataFrame:
+    """What a user would pick instead of IGConv, beside IGConv, IGConv+ and three SPConv networks of equal steps.
+
+    Args:
+        costs: `igconv.analysis.efficiency.model_costs` of one encoder; the largest LR size counts, and the
+            instantiated form where there is one.
+
+    Returns:
+        encoder, model, networks, steps, PSNR-Y in dB per scale (means over the images of all sets), and of one network
+        at one scale latency_ms, parameters and peak_memory_mib. Empty for a study without such runs.
+    """
+    others = [run for run in runs.values() if is_alternative(run)]
+    lines: dict[tuple, dict] = {}
+    for run in runs.values():
+        beside = next((o for o in others if (o.encoder, o.steps, o.seed) == (run.encoder, run.steps, run.seed)), None)
+        plain = run.initialisation == "authors" and run.variant not in INGREDIENTS and not run.start_from
+        if beside is None or not plain or run.upsampler == "spconv+":
+            continue
+        label = run_label(run.upsampler, run.variant)
+        networks = "one for all" if len(run.scales) > 1 else "one per scale"
+        key = (run.encoder, label, networks)
+        line = lines.setdefault(key, dict(zip(("encoder", "model", "networks"), key, strict=True), steps=run.steps))
+        own = rows[rows.run == run.name]
+        line |= {f"x{scale} psnr_y_db": own[own.scale == scale].psnr_y_db.mean() for scale in run.scales}
+        if len(costs):
+            line |= _cost_of(costs, label, NAMES[run.upsampler])
+    return pd.DataFrame(lines.values())
+
+
+def _cost_of(costs: pd.DataFrame, *labels: str) -> dict:
+    """Latency, parameters and memory of the first of the labels that was measured, at the largest size."""
+    columns = ["latency_ms", "parameters", "peak_memory_mib", "lr_width_px", "lr_height_px"]
+    own = next((part for label in labels if len(part := costs[costs.model == label])), None)
+    if own is None:
+        return {}
+    own = own[own.lr_width_px == own.lr_width_px.max()]
+    form = "instantiated" if (own.form == "instantiated").any() else own.form.iloc[0]
+    return own[own.form == form].iloc[0][columns].to_dict()
+
+
+def final_forms(costs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `igconv.analysis.efficiency.upsampler_costs` that the paper shows, by upsampler: SPConv and SPConv+
+    as they are, IGConv and IGConv+ instantiated."""
+    shown = costs[(costs.form == "instantiated") | costs.upsampler.isin(["SPConv", "SPConv+"])]
+    return shown.set_index("upsampler")
+
+
+def published() -> pd.DataFrame:
+    """The paper's tables 2 to 4: encoder, upsampler, scale, dataset, psnr, ssim."""
+    return pd.concat([pd.read_csv(results.PROJECT / "data" / "paper" / f"{t}.csv") for t in PAPER_TABLES])
+
+
+def bicubic_beside_literature(rows: pd.DataFrame) -> pd.DataFrame:
+    """PSNR-Y of bicubic per set and scale: ours, the usual published value, the difference in dB."""
+    literature = pd.read_csv(results.PROJECT / "data" / "paper" / "bicubic.csv")
+    ours = summary(rows[rows.run == "bicubic"])[["dataset", "scale", "images", "psnr_y_db", "ssim_y"]]
+    table = ours.merge(literature.rename(columns={"psnr": "literature_db"}), on=["dataset", "scale"])
+    return table.assign(difference_db=table.psnr_y_db - table.literature_db)
+
+
+def models_beside_paper(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means of published models and of own runs per set and scale, beside those of the paper's tables 2 to 4 where it
+    has one for the encoder and the upsampler, whatever the budget of the own run was."""
+    keys = ["encoder", "upsampler", "scale", "dataset"]
+    ours = rows.groupby(["run", "variant", *keys], sort=False)[["psnr_y_db", "ssim_y"]].mean().reset_index()
+    ours = ours.assign(encoder=ours.encoder.map(PAPER_ENCODERS), upsampler=ours.upsampler.map(NAMES))
+    paper = published().rename(columns={"psnr": "paper_psnr_db", "ssim": "paper_ssim"})
+    table = ours.merge(paper, on=keys)
+    return table.assign(difference_db=table.psnr_y_db - table.paper_psnr_db,
+                        difference_ssim=table.ssim_y - table.paper_ssim)  # fmt: skip
+
+
+def beside_paper(difference: pd.DataFrame) -> pd.DataFrame:
+    """PSNR gains of IGConv and IGConv+ over the fixed-scale model of equal steps: this study's and the paper's, a line
+    per encoder."""
+    lines = []
+    equal_steps = difference[difference.budget == next(iter(BUDGETS))] if len(difference) else difference
+    for row in over_all_sets(equal_steps).itertuples():
+        lines.append(dict(source="this study", encoder=row.encoder, baseline=row.baseline, model=row.model,
+                          scale=row.scale, difference_db=row.difference_db))  # fmt: skip
+    means = published().groupby(["encoder", "scale", "upsampler"], sort=False).psnr.mean().unstack()
+    for (encoder, scale), values in means.iterrows():
+        baseline = "SPConv+" if pd.notna(values.get("SPConv+")) else "SPConv"
+        for model in ("IGConv", "IGConv+"):
+            if pd.notna(values.get(model)):
+                lines.append(dict(source="paper", encoder=encoder, baseline=baseline, model=model,
+                                  scale=scale, difference_db=values[model] - values[baseline]))  # fmt: skip
+    table = pd.DataFrame(lines).pivot(
+        index=["source", "encoder", "baseline", "model"], columns="scale", values="difference_db"
+    )
+    table.columns = [f"x{scale} difference_db" for scale in table.columns]
+    return table.reset_index().sort_values(["model", "source"], ascending=[True, False], ignore_index=True)
+
+
+def write(profile: str, name: str, table: pd.DataFrame) -> None:
+    """``tables/<name>.csv`` with provenance and ``tables/<name>.md`` for people."""
+    path = results.root(profile) / "tables" / f"{name}.csv"
+    results.write_table(table, path, profile=profile)
+    write_file(path.with_suffix(".md"), table.to_markdown(index=False, floatfmt=".3f", missingval="") + "\n")

@@ -1,0 +1,362 @@
+"""THE table of runs: what is trained, for how long and on what, per profile.
+
+A run is one frozen record; an ablation is written as its difference from the run it is taken from. The driver,
+the notebooks and the command line read this table and nothing else decides settings.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+
+from igconv.errors import choose
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training. Field order: identity, model, budget and optimiser, data, bookkeeping."""
+
+    profile: str
+    encoder: str
+    upsampler: str
+    scales: tuple[int, ...] = (2, 3, 4)
+    variant: str = ""  # what distinguishes an ablation, e.g. "no_fft"
+    seed: int = 0
+
+    dihedral: bool = False
+    igsample: bool = False
+    hidden_dim: int = 256
+    num_layers: int = 4
+    max_scale: int = 4
+    initialisation: str = "authors"  # of IGConv's hyper-network; "spconv": kernels that start like stored ones
+    width: int = 0  # of the convolution that SPConv+ starts with; 0: none
+
+    steps: int = 300_000  # optimiser steps
+    micro_batches: int = 4  # gradients averaged per step, each with a scale of its own
+    micro_batch_size: int = 4
+    lr_patch: int = 48  # side of the LR patch in pixels, the same at every scale
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    milestones: tuple[int, ...] = ()  # steps after which the rate is halved; none means cosine
+    gamma: float = 0.5
+    final_rate: float = 0.0  # where the cosine ends
+    warmup: int = -1
+    ema: float = 0.999  # 0 turns the moving average off
+    frequency_weight: float = 0.0  # of the frequency loss beside L1
+    clip_norm: float = 0.0  # largest norm of the gradient; 0: not clipped
+    precision: str = "32-true"  # of Lightning Fabric; also "bf16-mixed" and "16-mixed"
+    # Weights to start from: another run of the profile (the whole model), or published weights (the encoder alone).
+    start_from: str = ""
+    freeze_encoder: bool = False  # train the upsampler only
+
+    train_sets: tuple[str, ...] = ()
+    test_sets: tuple[str, ...] = ()
+    degradation: str = "pil"
+
+    record_every: int = 100
+    validate_every: int = 5_000  # 0: never
+    checkpoint_every: int = 5_000
+    threads: int = 0  # CPU threads, part of what makes a run repeatable; 0: all
+
+    @property
+    def name(self) -> str:
+        """``<encoder>-<upsampler>[-<variant>][-x<scales>]-s<seed>``; the scales are left out for 2, 3, 4."""
+        scales = "" if self.scales == (2, 3, 4) else "x" + "".join(map(str, self.scales))
+        return "-".join(part for part in (self.encoder, self.upsampler, self.variant, scales, f"s{self.seed}") if part)
+
+    @property
+    def batch(self) -> int:
+        return self.micro_batches * self.micro_batch_size
+
+    def model_options(self) -> dict:
+        """Arguments of `igconv.build_model` after encoder and upsampler."""
+        options = dict(scales=self.scales)
+        if self.upsampler == "spconv+" and self.width:
+            options |= dict(width=self.width)
+        if self.upsampler == "liif":
+            options |= dict(hidden_dim=self.hidden_dim, num_layers=self.num_layers)
+        if self.upsampler.startswith("igconv"):
+            options |= dict(hidden_dim=self.hidden_dim, num_layers=self.num_layers, max_scale=self.max_scale,
+                            dihedral=self.dihedral, igsample=self.igsample,
+                            initialisation=self.initialisation)  # fmt: skip
+        return options
+
+    def config(self) -> dict:
+        return asdict(self)
+
+    def config_hash(self) -> str:
+        """12 hex digits over every field; two runs with the same hash are the same training."""
+        return hashlib.sha256(json.dumps(self.config(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+PLUS = dict(dihedral=True, igsample=True, frequency_weight=0.05)
+
+
+def fixed(base: Run, upsampler: str, scales) -> list[Run]:
+    """One fixed-scale run per scale."""
+    return [replace(base, upsampler=upsampler, scales=(s,)) for s in scales]
+
+
+def igconv(base: Run) -> Run:
+    return replace(base, upsampler="igconv")
+
+
+def igconv_plus(base: Run) -> Run:
+    return replace(base, upsampler="igconv+", **PLUS)
+
+
+def started_like_spconv(runs: list[Run]) -> list[Run]:
+    """The same runs with a hyper-network whose kernels start like those of an SPConv."""
+    return [
+        replace(run, variant=f"{run.variant}_spconv_init".strip("_"), initialisation="spconv") for run in runs
+    ]  # fmt: skip
+
+
+def left_out(plus: Run) -> list[Run]:
+    """IGConv+ without each of its three ingredients."""
+    return [
+        replace(plus, variant="no_fft", frequency_weight=0.0),
+        replace(plus, variant="no_igsample", igsample=False),
+        replace(plus, variant="no_dihedral", dihedral=False),
+    ]
+
+
+def added(plain: Run) -> list[Run]:
+    """IGConv with each of the three ingredients of IGConv+ alone."""
+    return [
+        replace(plain, variant="fft", frequency_weight=PLUS["frequency_weight"]),
+        replace(plain, variant="igsample", igsample=True),
+        replace(plain, variant="dihedral", dihedral=True),
+    ]
+
+
+def _sample() -> list[Run]:
+    base = Run(
+        "sample", "edsr_tiny", "igconv", hidden_dim=64, num_layers=2,
+        steps=1_500, micro_batches=4, micro_batch_size=2, lr_patch=24, learning_rate=2e-3, ema=0.99,
+        train_sets=("sample_train",), test_sets=("sample_test",),
+        record_every=50, validate_every=300, checkpoint_every=300, threads=1,
+    )  # fmt: skip
+    return [
+        *fixed(base, "spconv", (2, 3, 4)),
+        # Runs of one seed start from the same encoder; one of another seed shows what that does to similarities.
+        *fixed(replace(base, seed=1), "spconv", (3,)),
+        *fixed(base, "spconv+", (2,)),
+        igconv(base),
+        igconv_plus(base),
+        *left_out(igconv_plus(base)),
+        *started_like_spconv([igconv(base), igconv_plus(base)]),
+    ]
+
+
+def _smoke() -> list[Run]:
+    """The sample study, shrunk: same notebooks, a few steps, one run of each kind. For the tests."""
+    small = dict(profile="smoke", steps=6, lr_patch=16, record_every=2, validate_every=6, checkpoint_every=2)
+    left_out = ("no_igsample", "no_dihedral")
+    return [replace(run, **small) for run in _sample() if run.seed == 0 and run.variant not in left_out
+            and run.name != "edsr_tiny-igconv+-spconv_init-s0"]  # fmt: skip
+
+
+def _benchmark() -> list[Run]:
+    """Blocks A to D, what says most first: an interrupted study has lost its end only.
+
+    All runs share batch, patch, data and schedule; the budget is 100,000 steps in block A (and a third of it, where
+    it says so) and 30,000 in the others. They train in bf16, whose effect was measured (`benchmarks/precision.py`).
+    """
+    edsr = Run(
+        "benchmark", "edsr_baseline", "igconv", steps=100_000, learning_rate=2e-4, final_rate=1e-6,
+        train_sets=("T91", "BSD200", "SunHays80"), test_sets=("Set5", "Set14", "B100", "Urban100"),
+        precision="bf16-mixed", record_every=500,
+    )  # fmt: skip
+    smfanet = replace(edsr, encoder="smfanet_plus")
+    return [
+        *main_claim(edsr), *ablation(edsr),
+        *from_published(smfanet),
+        *(run for seed in (1, 2) for block in (main_claim, ablation) for run in block(replace(edsr, seed=seed))),
+        *alternatives(edsr),
+        *(run for seed in (0, 1, 2) for run in main_claim(replace(smfanet, seed=seed))),
+    ]  # fmt: skip
+
+
+def main_claim(base: Run) -> list[Run]:
+    """Block A: one multi-scale model against fixed-scale ones, at equal steps per model and at equal total steps."""
+    third = replace(base, steps=base.steps // 3, variant="third")
+    spconv, spconv_plus = ([*fixed(base, u, (2, 3, 4)), *fixed(third, u, (2, 3, 4))] for u in ("spconv", "spconv+"))
+    return [*spconv, *spconv_plus, igconv(base), igconv_plus(base)]
+
+
+def ablation(base: Run) -> list[Run]:
+    """Block B: `ingredients` with references of the same steps."""
+    short = replace(base, steps=30_000)
+    reference = replace(short, variant="30k")
+    return [igconv(reference), igconv_plus(reference), *fixed(reference, "spconv", (2, 3, 4)), *ingredients(short)]
+
+
+def ingredients(base: Run) -> list[Run]:
+    """What IGConv+ is made of, and what a part of it does elsewhere: the fixed-scale models with its frequency loss,
+    and the other start of the kernels."""
+    spconv = replace(base, variant="fft", frequency_weight=PLUS["frequency_weight"])
+    return [
+        *added(igconv(base)), *left_out(igconv_plus(base)), *fixed(spconv, "spconv", (2, 3, 4)),
+        *started_like_spconv([igconv(base), igconv_plus(base)]),
+    ]  # fmt: skip
+
+
+def alternatives(base: Run) -> list[Run]:
+    """Block C: what a user would pick instead, one encoder with three SPConv heads (MDSR's way), or LIIF."""
+    short = replace(base, steps=30_000)
+    return [replace(short, upsampler="spconv", variant="heads_30k"), replace(short, upsampler="liif", variant="30k")]
+
+
+def from_published(base: Run, steps: int = 30_000) -> list[Run]:
+    """Block D: a published x2 encoder made multi-scale, trained on or as it is.
+
+    Like the weights and the paper's rows of SMFANet+, all of them have the frequency loss. The rate stays that of
+    ``base``, 2e-4 in the benchmark study: the upsampler is new and needs it, and to the encoder it is fine-tuning,
+    because its own 1e-3 for batches of 64 would be 2.5e-4 for the 16 here. With a frozen encoder it is the same, so
+    that only that differs.
+    """
+    start = replace(base, steps=steps, start_from="smfanet_plus_df2k_x2", frequency_weight=PLUS["frequency_weight"])
+    whole, frozen = replace(start, variant="from_x2"), replace(start, variant="from_x2_frozen", freeze_encoder=True)
+    return [igconv(whole), igconv_plus(whole), igconv(frozen), igconv_plus(frozen)]
+
+
+def _cpu() -> list[Run]:
+    """Blocks A, B and D, and one run of C, at a budget that two CPU cores hold: a small encoder, few steps, one seed.
+
+    Published encoders are kept at first, so that a rate for new weights does them no harm, and then trained along.
+    """
+    base = Run(
+        "cpu", "edsr_tiny", "igconv", steps=2_000, lr_patch=32, learning_rate=1e-3, final_rate=1e-6, ema=0.99,
+        train_sets=("T91", "BSD200", "SunHays80"), test_sets=("Set5", "Set14", "B100", "Urban100"),
+        record_every=100, validate_every=500, checkpoint_every=100, threads=1,
+    )  # fmt: skip
+    main = [run for run in main_claim(base) if (run.upsampler, run.variant) != ("spconv+", "third")]
+    frozen = [run for run in from_published(replace(base, encoder="smfanet_plus"), 1_200) if run.freeze_encoder]
+    last = replace(frozen[-1], variant="from_x2_tuned", start_from=frozen[-1].name, freeze_encoder=False, steps=700,
+                   learning_rate=2e-4)  # fmt: skip
+    heads = replace(base, upsampler="spconv", variant="heads")  # of block C; LIIF takes too long here
+    return [*main, *ingredients(base), *frozen, last, *started_like_spconv(frozen[:1]), heads]
+
+
+def _paper() -> list[Run]:
+    """The authors' recipes, one per training file of theirs, and the fixed-scale baselines the paper compares with.
+
+    Batches: micro-batches are the authors' GPUs. Baselines get the budget of IGConv for each scale (the paper does
+    not say theirs). The SwinIR family's SPConv+ starts with a convolution to 64 channels. Fine-tuning starts from the
+    run it names. AdamW with weight decay 0, which ATD uses, is Adam.
+    """
+    sets = dict(test_sets=("Set5", "Set14", "B100", "Urban100", "Manga109"))
+    half_million = dict(steps=500_000, milestones=(250_000, 400_000, 450_000, 475_000), ema=0.0, lr_patch=64)
+    million = dict(steps=1_000_000, milestones=(200_000, 400_000, 600_000, 800_000), ema=0.0)
+    div2k, df2k = dict(train_sets=("DIV2K",), **sets), dict(train_sets=("DF2K",), **sets)
+
+    # fmt: off
+    edsr     = Run("paper", "edsr",          "igconv", **div2k, steps=300_000, micro_batch_size=4,
+                   milestones=(200_000,))
+    rcan     = Run("paper", "rcan",          "igconv", **div2k, **million, micro_batch_size=4, betas=(0.9, 0.999))
+    rdn      = Run("paper", "rdn",           "igconv", **div2k, **million, micro_batch_size=8)
+    hit_srf  = Run("paper", "hit_srf",       "igconv", **div2k, **half_million, micro_batch_size=16, learning_rate=5e-4,
+                   seed=1226)
+    light    = Run("paper", "mambair_light", "igconv", **div2k, **half_million, micro_batch_size=8, learning_rate=2e-4)
+    srformer = Run("paper", "srformer",      "igconv", **df2k,  **half_million, micro_batch_size=8, learning_rate=2e-4)
+    mambair  = Run("paper", "mambair",       "igconv", **df2k,  **half_million, micro_batch_size=8, learning_rate=2e-4)
+    smfanet  = Run("paper", "smfanet_plus",  "igconv", **df2k, steps=1_000_000, final_rate=1e-6, micro_batch_size=16,
+                   lr_patch=64, learning_rate=1e-3, frequency_weight=0.05)
+    plksr    = Run("paper", "plksr",         "igconv", **df2k, steps=600_000, micro_batch_size=16, lr_patch=96,
+                   learning_rate=2e-4, milestones=(100_000, 200_000, 300_000, 400_000, 425_000))
+    hat      = Run("paper", "hat",           "igconv", **sets, train_sets=("ImageNet",), steps=800_000, lr_patch=64,
+                   micro_batch_size=8, learning_rate=2e-4, milestones=(300_000, 500_000, 650_000, 700_000, 750_000))
+    atd      = Run("paper", "atd",           "igconv", **df2k, steps=300_000, lr_patch=64, micro_batch_size=8,
+                   learning_rate=2e-4, betas=(0.9, 0.9), milestones=(250_000,), warmup=10_000)
+    # fmt: on
+    late = (150_000, 200_000, 225_000, 240_000)
+    hat_tuning = dict(train_sets=("DF2K",), steps=250_000, learning_rate=1e-5, milestones=(125_000, *late[1:]))
+    atd_tuning = dict(steps=250_000, lr_patch=96, milestones=late)
+
+    def width_64(run: Run) -> Run:
+        return replace(run, width=64)
+
+    return [
+        *fixed(edsr, "spconv+", (2, 3, 4)), igconv(edsr), igconv_plus(edsr),
+        igconv_plus(replace(rcan, scales=(2, 3, 4, 8), max_scale=8)),
+        igconv_plus(rdn),
+        *fixed(hit_srf, "spconv", (2, 3, 4)), igconv(hit_srf), igconv_plus(hit_srf),
+        *fixed(replace(light, encoder="mambair_light_baseline"), "spconv", (2, 3, 4)),
+        igconv(light), igconv_plus(light),
+        *fixed(smfanet, "spconv", (2, 3, 4)), igconv(smfanet), igconv_plus(smfanet),
+        replace(igconv_plus(plksr), frequency_weight=0.02),
+        *fixed(width_64(srformer), "spconv+", (2, 3, 4)), igconv(srformer), igconv_plus(srformer),
+        *fixed(width_64(mambair), "spconv+", (2, 3, 4)), igconv(mambair), igconv_plus(mambair),
+        replace(igconv_plus(mambair), scales=(2, 3, 4, 5, 6, 7, 8), max_scale=8, micro_batches=16, train_sets=("DFL",)),
+        *tuned([*fixed(width_64(hat), "spconv+", (2, 3, 4)), igconv_plus(hat)], **hat_tuning),
+        *tuned(fixed(width_64(atd), "spconv+", (2, 3, 4)), **atd_tuning),
+        *tuned([igconv_plus(atd)], **atd_tuning, frequency_weight=0.02),
+    ]  # fmt: skip
+
+
+def tuned(runs: list[Run], **changes) -> list[Run]:
+    """Each run as a pre-training, followed by a fine-tuning that starts from it."""
+    first = [replace(run, variant="pretrain") for run in runs]
+    return first + [replace(run, variant="finetune", start_from=run.name, **changes) for run in first]
+
+
+# Published models that a profile evaluates beside its own, where their weights are.
+PUBLISHED = {
+    "benchmark": ("smfanet_plus_df2k_x2", "smfanet_plus_df2k_x3", "smfanet_plus_df2k_x4"),
+    "paper": (
+        "smfanet_plus_df2k_x2", "smfanet_plus_df2k_x3", "smfanet_plus_df2k_x4",
+        "EDSR_IGConv_DIV2K", "EDSR_IGConvPlus_DIV2K", "HiT_SRF_IGConv_DF2K", "HiT_SRF_IGConvPlus_DF2K",
+        "MambaIR_Light_IGConv_DIV2K", "MambaIR_Light_IGConvPlus_DIV2K", "SMFANet_IGConv_DF2K",
+        "SMFANet_IGConvPlus_DF2K", "SRFormer_IGConv_DF2K", "SRFormer_IGConvPlus_DF2K", "MambaIR_IGConv_DF2K",
+        "MambaIR_IGConvPlus_DF2K", "ATD_IGPlus_DF2K_LargePatch_Finetuning", "HAT_IGPlus_DF2K_Finetuning",
+    ),
+}  # fmt: skip
+
+PROFILES = {"sample": _sample, "cpu": _cpu, "benchmark": _benchmark, "paper": _paper, "smoke": _smoke}
+
+
+def runs_of(profile: str) -> dict[str, Run]:
+    """The runs of a profile by name, in the order of the table."""
+    table = PROFILES[choose(profile, PROFILES, "profile")]()
+    by_name = {run.name: run for run in table}
+    assert len(by_name) == len(table), "two runs of a profile share a name"
+    return by_name
+
+
+def get_run(profile: str, name: str) -> Run:
+    """One run. Raises InputError that lists the names for an unknown one."""
+    table = runs_of(profile)
+    return table[choose(name, table, f"run of profile {profile}")]
+
+
+def first_run(profile: str, upsampler: str) -> Run:
+    """The first run of a profile with an upsampler. Raises InputError when it has none."""
+    table = runs_of(profile).values()
+    choose(upsampler, {run.upsampler for run in table}, f"upsampler of profile {profile}")
+    return next(run for run in table if run.upsampler == upsampler)
+
+
+def encoder_of(profile: str, encoder: str = "") -> str:
+    """The encoder that a notebook looks at: the one asked for, or that of the first run of the profile.
+
+    Raises InputError for one that no run of the profile has.
+    """
+    known = list(dict.fromkeys(run.encoder for run in runs_of(profile).values()))
+    return choose(encoder or known[0], known, f"encoder of profile {profile}")
+
+
+def learning_rate(run: Run, step: int) -> float:
+    """Rate of optimiser step ``step`` (0-based), a pure function of it.
+
+    Multi-step: halved after each milestone. Cosine: from the base to ``final_rate`` over the run. Warm-up: linear,
+    and the rate stays at (warmup - 1) / warmup of the base afterwards, because the authors' framework multiplies
+    the current rate at each milestone (FACTS on schedules; reference vectors).
+    """
+    base = run.learning_rate
+    if run.warmup > 1:
+        base *= min(step + 1, run.warmup - 1) / run.warmup
+    if run.milestones:
+        return base * run.gamma ** sum(step >= m for m in run.milestones)
+    progress = min(step / run.steps, 1.0)
+    return run.final_rate + (base - run.final_rate) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,51 @@
+"""CUDA graphs: a training step launched as one piece.
+
+A small network's step is some hundred short kernels, and launching them one by one takes longer than running them.
+A step with the same combination of scales has the same kernels, so each combination is recorded once and replayed.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from igconv.training.feed import Batch
+
+
+class StepGraphs:
+    """``function(batch)`` with fixed shapes per combination of scales, replayed on copies of its inputs.
+
+    The function must not wait for the device, must leave no gradients behind, and reads everything that changes
+    between steps (learning rate, step number) from tensors. The first step of a combination runs as it is, which
+    fills all caches; the second is recorded. Combinations beyond ``limit`` run as they are.
+    """
+
+    def __init__(self, function: Callable[[Batch], None], limit: int = 64):
+        self.function, self.limit = function, limit
+        self.seen: set[tuple[int, ...]] = set()
+        self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Batch]] = {}
+        self.pool = torch.cuda.graph_pool_handle()
+        self.stream = torch.cuda.Stream()
+
+    def __call__(self, batch: Batch) -> None:
+        if batch.scales not in self.graphs:
+            if batch.scales not in self.seen or len(self.graphs) >= self.limit:
+                self.seen.add(batch.scales)
+                # On the stream of the recordings: autograd keeps the stream of a parameter's first gradient.
+                self.stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(self.stream):
+                    self.function(batch)
+                torch.cuda.current_stream().wait_stream(self.stream)
+                return
+            self.graphs[batch.scales] = self._record(batch)
+        graph, inputs = self.graphs[batch.scales]
+        inputs.lr.copy_(batch.lr)
+        for mine, new in zip(inputs.hr, batch.hr, strict=True):
+            mine.copy_(new)
+        graph.replay()
+
+    def _record(self, batch: Batch) -> tuple[torch.cuda.CUDAGraph, Batch]:
+        inputs = Batch(batch.scales, batch.lr.clone(), tuple(hr.clone() for hr in batch.hr))
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            self.function(inputs)
+        return graph, inputs

@@ -1,0 +1,161 @@
+"""What ``run_all.sh`` starts: Snakemake over the notebooks, with a lock, progress lines and a closing summary."""
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import pandas as pd
+
+from igconv.data import datasets
+from igconv.errors import InputError
+from igconv.files import exclusive
+from igconv.study import results
+from igconv.study.runs import runs_of
+
+# Lines of the log that people want to see: notebooks starting, ending and failing, training steps, the count.
+SHOWN = re.compile(r"^(> |< |FAILED |.*: step \d+/\d+|.*left out: |.*is in use by |Job \d+ has been submitted)")
+COUNT = re.compile(r"^(\d+) of (\d+) steps \(\d+%\) done")
+
+
+def plan(profile: str) -> pd.DataFrame:
+    """One row per run: what it is, its budget, and whether it is trained."""
+    rows = []
+    for run in runs_of(profile).values():
+        trained = results.model_file(profile, run.name).is_file()
+        rows.append({
+            "run": run.name, "scales": ",".join(map(str, run.scales)), "steps": run.steps, "batch": run.batch,
+            "LR patch": run.lr_patch, "LR patches": run.steps * run.batch, "trained on": "+".join(run.train_sets),
+            "state": "trained" if trained else "to do",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def missing_data(profile: str) -> list[str]:
+    """A line for each image set of a profile that is not on this machine."""
+    names = dict.fromkeys(n for run in runs_of(profile).values() for n in (*run.train_sets, *run.test_sets))
+    lines = []
+    for name in names:
+        try:
+            datasets.image_set(name).paths()
+        except InputError as error:
+            lines.append(str(error))
+    return lines
+
+
+def snakemake(profile: str, jobs: int, *options: str) -> list[str]:
+    # Our own lock dies with its holder, so Snakemake's, which has to be cleared by hand after a kill, is off.
+    return [
+        sys.executable, "-m", "snakemake", "--snakefile", str(results.PROJECT / "Snakefile"),
+        "--directory", str(results.root(profile)), "--cores", str(jobs), "--nolock", "--rerun-incomplete",
+        "--rerun-triggers", "mtime", "params", "--config", f"profile={profile}", *options,
+    ]  # fmt: skip
+
+
+def cluster_options(jobs: int) -> list[str]:
+    """Snakemake options that send every step to SLURM. Raises InputError without the plug-in for it."""
+    if find_spec("snakemake_executor_plugin_slurm") is None:
+        raise InputError("--slurm needs Snakemake's SLURM plug-in: pip install 'igconv[slurm]'")
+    options = ["--profile", str(results.PROJECT / "profiles" / "slurm")]
+    return options + (["--jobs", str(jobs)] if jobs else [])
+
+
+def run(profile: str, jobs: int, extra: Sequence[str] = ()) -> int:
+    """Make everything of a profile that is not up to date. Returns the exit status.
+
+    Args: ``jobs``, cores to use; ``extra``, further options for Snakemake.
+    """
+    root = results.root(profile)
+    with exclusive(root / ".lock", wait=True, who=f"results of profile {profile}") as lock:
+        log = root / "run.log"
+        start = time.monotonic()
+        with open(log, "w") as sink, open(log) as source:
+            # Snakemake writes to the file and holds the lock as well: if this process is killed it can finish its
+            # work, and the next call waits for it.
+            child = subprocess.Popen(snakemake(profile, jobs, *extra), stdout=sink, stderr=subprocess.STDOUT,
+                                     stdin=subprocess.DEVNULL, pass_fds=(lock.fileno(),))  # fmt: skip
+            lock.seek(0)
+            lock.truncate()
+            lock.write(str(child.pid))
+            lock.flush()
+            try:
+                failed = _show(child, source)
+            except KeyboardInterrupt:
+                child.send_signal(signal.SIGINT)  # at a terminal it has got one already; SIGTERM would end nothing soon
+                child.wait()
+                print("stopped; the same command continues from here")
+                return 130
+    if child.returncode:
+        print("\n".join([f"\nprofile {profile} is not finished:", *failed] if failed else [log.read_text()[-3000:]]))
+        print(f"whole log: {log}")
+        return 1
+    if "Nothing to be done" in log.read_text():
+        print(f"nothing to do: all results of profile {profile} are up to date")
+    _summary(profile, time.monotonic() - start)
+    return 0
+
+
+def _show(child: subprocess.Popen, source) -> list[str]:
+    """Print the lines of the growing log that matter until the child ends; returns the lines of failures."""
+    failed, count = [], ""
+    while True:
+        ended = child.poll() is not None
+        for line in source:
+            line = line.rstrip()
+            if found := COUNT.match(line):
+                count = f"[{found[1]}/{found[2]}] "
+            elif SHOWN.match(line):
+                print(f"{count}{line}", flush=True)
+                failed += [line] if line.startswith("FAILED ") else []
+        if ended:
+            return failed
+        time.sleep(0.3)
+
+
+def _summary(profile: str, seconds: float) -> None:
+    table = results.root(profile) / "tables" / "main.md"
+    if table.is_file():
+        print(f"\n{table.read_text()}")
+    report = results.root(profile) / "report" / "index.html"
+    print(f"report: {report}   ({seconds:.0f} s)")
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="run_all.sh", description="Reproduce a profile of the study.")
+    parser.add_argument("profile", nargs="?", default="sample")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs with their budgets and stop")
+    parser.add_argument("--jobs", type=int, default=0, help="CPU cores to use (default: all for sample, cpu; else 1)")
+    parser.add_argument("--graphs", action="store_true", help="train with one CUDA graph per step (one GPU per run)")
+    parser.add_argument("--slurm", action="store_true", help="send every step to SLURM (profiles/slurm/config.yaml)")
+    parser.add_argument("--keep-going", action="store_true", help="go on with independent steps after a failure")
+    options = parser.parse_args(words)
+    try:
+        table = plan(options.profile)
+        if options.jobs < 0:
+            raise InputError(f"--jobs must be an integer >= 1, got {options.jobs}")
+        missing = missing_data(options.profile)
+        if options.dry_run:
+            print(table.to_string(index=False))
+            todo = (table.state == "to do").sum()
+            print(f"\n{len(table)} runs, {todo} to do; results go to {results.root(options.profile)}")
+            print("\n".join(missing))
+            return 0
+        if missing:
+            raise InputError(missing[0])
+        extra = ["--keep-going"] if options.keep_going else []
+        extra += cluster_options(options.jobs) if options.slurm else []
+        extra += ["--config", f"profile={options.profile}", "graphs=True"] if options.graphs else []
+        on_cpu = options.profile in ("sample", "cpu", "smoke")
+        return run(options.profile, options.jobs or (os.cpu_count() or 1 if on_cpu else 1), extra)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Run a notebook with parameters, as the driver does: ``python -m igconv.workflow.notebooks IN OUT name=value ...``.
+
+papermill only warns about a parameter the notebook does not have, takes ``2,3,4`` for a string, and counts a cell
+that calls ``sys.exit(0)`` as success. All three are errors here.
+"""
+
+import ast
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+
+from igconv.errors import InputError, choose
+
+
+def parameters(notebook: Path) -> dict[str, tuple[str, object]]:
+    """name -> (annotated type, default) of the one cell tagged ``parameters``."""
+    cells = [c for c in nbformat.read(notebook, 4).cells if "parameters" in c.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise InputError(f"{notebook} has {len(cells)} cells tagged parameters; exactly one is needed")
+    found = {}
+    for statement in ast.parse(cells[0].source).body:
+        if not isinstance(statement, ast.AnnAssign) or statement.value is None:
+            raise InputError(f"{notebook}: a parameter is written as `name: type = value  # help`")
+        found[statement.target.id] = (ast.unparse(statement.annotation), ast.literal_eval(statement.value))
+    return found
+
+
+def convert(given: dict[str, str], known: dict[str, tuple[str, object]], notebook: Path) -> dict[str, object]:
+    """Strings of a command line as values of the annotated types. Raises InputError for unknown names and types."""
+    values = {}
+    for name, text in given.items():
+        kind = known[choose(name, known, f"parameter of {notebook.name}")][0]
+        try:
+            value = text if kind == "str" else ast.literal_eval(text)
+            if kind == "float" and type(value) is int:
+                value = float(value)
+        except (ValueError, SyntaxError):
+            value = None
+        if type(value).__name__ != kind.split("[")[0]:
+            raise InputError(f"parameter {name} of {notebook.name} must be {kind}, got {text!r}")
+        values[name] = value
+    return values
+
+
+def execute(notebook: Path, output: Path, given: dict[str, str]) -> None:
+    """Execute ``notebook`` into ``output``; what cells print appears here too. A failed copy is kept.
+
+    Raises:
+        InputError: no such notebook, or parameters it does not have.
+        RuntimeError: a cell failed or left early; the message names notebook, cell and error in one line.
+    """
+    import papermill
+
+    notebook, output = Path(notebook).resolve(), Path(output).resolve()
+    if not notebook.is_file():
+        raise InputError(f"no notebook at {notebook}")
+    values = convert(given, parameters(notebook), notebook)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        done = papermill.execute_notebook(
+            str(notebook), str(output), values, kernel_name="python3", cwd=str(notebook.parent),
+            progress_bar=False, stdout_file=sys.stdout,
+        )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        reason = " ".join(f"{error.ename}: {error.evalue}".split())
+        raise RuntimeError(f"{notebook.name} failed in cell {error.cell_index}: {reason}; see {output}") from None
+    # papermill notes absolute paths; an executed copy is committed and moved.
+    done.metadata.papermill.update(input_path=notebook.name, output_path=output.name)
+    nbformat.write(done, output)
+    for index, cell in enumerate(done.cells):
+        if cell.cell_type != "code":
+            continue
+        if cell.execution_count is None or any(o.output_type == "error" for o in cell.outputs):
+            raise RuntimeError(f"{notebook.name} stopped early at cell {index}; see {output}")
+
+
+def main(words: list[str]) -> int:
+    if len(words) < 2 or any("=" not in word for word in words[2:]):
+        print("usage: python -m igconv.workflow.notebooks NOTEBOOK OUTPUT [name=value ...]", file=sys.stderr)
+        return 2
+    # A kernel is not a terminal: progress comes as lines. Frozen-module warnings of the debugger are noise.
+    os.environ |= {"IGCONV_PROGRESS": "lines", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    given = dict(word.split("=", 1) for word in words[2:])
+    title = " ".join([Path(words[0]).stem, given.get("run", "")]).strip()
+    start = time.monotonic()
+    print(f"> {title}", flush=True)
+    try:
+        execute(Path(words[0]), Path(words[1]), given)
+    except (InputError, RuntimeError, OSError) as error:
+        print(f"FAILED {title}: {error}", flush=True)
+        return 1
+    print(f"< {title}: {time.monotonic() - start:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,202 @@
+"""Training again, on after an interruption, and over several processes: the same numbers."""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from igconv.data.patches import PatchSource
+from igconv.models import state_files
+from igconv.study import results
+from igconv.training import loop
+from igconv.training.feed import HostFeed
+from igconv.training.loop import train
+
+TIMES = ("seconds", "images_per_s", "data_wait_share", "peak_memory_mb")
+
+
+def without_times(records: list[dict]) -> list[dict]:
+    return [{k: (None if isinstance(v, float) and math.isnan(v) else v) for k, v in r.items() if k not in TIMES}
+            for r in records]  # fmt: skip
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def folder_of(run):
+    return results.run_folder(run.profile, run.name)
+
+
+def test_same_seed_same_numbers(go, tiny_run, weights_of, monkeypatch, tmp_path):
+    """Bit-equal weights and records in another place, whatever the global generators did before."""
+    first, weights = go(tiny_run), weights_of(tiny_run)
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "again"))
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002 (the global generator must not matter)
+    assert without_times(go(tiny_run)) == without_times(first)
+    assert equal(weights_of(tiny_run), weights)
+
+
+def test_another_seed_is_another_run(go, tiny_run, weights_of):
+    """The seed reaches weights and patches."""
+    go(tiny_run)
+    other = replace(tiny_run, seed=1)
+    go(other)
+    assert not equal(weights_of(tiny_run), weights_of(other))
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+@pytest.mark.parametrize("changes", [{}, dict(ema=0.0), dict(upsampler="spconv", scales=(2,), igsample=False)], ids=str)
+def test_resume_equals_an_uninterrupted_run(go, tiny_run, weights_of, monkeypatch, tmp_path, stop_after, changes):
+    """Stopped after a record and called again: bit-equal weights and records, EMA and optimiser included."""
+    run = replace(tiny_run, **changes)
+    whole, weights = go(run), weights_of(run)
+    recorded = (folder_of(run) / "bands.csv").read_bytes()
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "stopped"))
+    generator = train(run, accelerator="cpu")
+    for _ in range(stop_after):
+        next(generator)
+    generator.close()
+    assert not (folder_of(run) / "model.safetensors").exists()
+    assert (folder_of(run) / "last.ckpt").exists()
+    torch.manual_seed(99)
+    assert without_times(go(run)) == without_times(whole)
+    assert equal(weights_of(run), weights)
+    assert (folder_of(run) / "bands.csv").read_bytes() == recorded
+
+
+def test_a_lost_result_comes_back_without_training(go, tiny_run, weights_of, monkeypatch):
+    """Snakemake deletes the outputs of a job killed at its very end; the last checkpoint still has everything."""
+    records, weights = go(tiny_run), weights_of(tiny_run)
+    for name in ("model.safetensors", "record.csv", "config.json", "provenance.json"):
+        (folder_of(tiny_run) / name).unlink()
+    monkeypatch.setattr(PatchSource, "draw", lambda *_: pytest.fail("trained again"))
+    assert str(go(tiny_run)) == str(records)  # times included; as text, because NaN is not equal to itself
+    assert equal(weights_of(tiny_run), weights)
+
+
+def test_a_finished_checkpoint_of_other_settings_gives_way(go, tiny_run):
+    """A changed table of runs trains again by itself when the old training had ended."""
+    go(tiny_run)
+    (folder_of(tiny_run) / "model.safetensors").unlink()
+    assert [r["step"] for r in go(replace(tiny_run, learning_rate=1e-4))] == [2, 4, 6]
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_model(results_root):
+    """gloo on the CPU through the command line: equal up to float summation, and two processes took part."""
+    name = "edsr_tiny-igconv+-s0"
+    folder = results_root / "smoke" / "runs" / name
+    found = []
+    for devices in ("1", "2"):
+        words = ["train", name, "--profile", "smoke", "--accelerator", "cpu", "--devices", devices]
+        done = subprocess.run([sys.executable, "-m", "igconv.cli", *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-500:]
+        assert json.loads((folder / "provenance.json").read_text())["world_size"] == int(devices)
+        assert (folder / ".lock1").exists() == (devices == "2")
+        found.append(state_files.read_weights(folder / "model.safetensors"))
+        (folder / "model.safetensors").unlink()
+        (folder / "last.ckpt").unlink()
+    for key, value in found[0].items():
+        assert torch.allclose(value, found[1][key], atol=1e-5), key
+
+
+def test_resume_does_not_repeat_steps(tiny_run, go, monkeypatch):
+    """Steps before the checkpoint are not computed again."""
+    generator = train(tiny_run, accelerator="cpu")
+    next(generator), next(generator)
+    generator.close()
+    steps, original = [], HostFeed.batch
+    monkeypatch.setattr(HostFeed, "batch", lambda self, step: steps.append(step) or original(self, step))
+    go(tiny_run)
+    assert set(steps) == {4, 5}
+
+
+def test_checkpoints_are_made_when_they_are_asked_for(tiny_run):
+    """Every `checkpoint_every` steps, also where that is no multiple of `record_every`."""
+    generator = train(replace(tiny_run, steps=8, record_every=4, checkpoint_every=3), accelerator="cpu")
+    next(generator)
+    generator.close()
+    assert (folder_of(tiny_run) / "last.ckpt").exists()
+
+
+def test_a_finished_run_trains_nothing(go, tiny_run, monkeypatch):
+    """The stored records, without a model or data; the files stay as they are."""
+    first = go(tiny_run)
+    before = {p.name: p.stat().st_mtime_ns for p in folder_of(tiny_run).iterdir() if p.suffix}
+    monkeypatch.setattr(loop, "build_model", lambda *_, **__: pytest.fail("trained again"))
+    assert without_times(go(tiny_run)) == without_times(first)
+    assert {p.name: p.stat().st_mtime_ns for p in folder_of(tiny_run).iterdir() if p.suffix} == before
+
+
+def test_changed_settings_train_again(go, tiny_run, weights_of):
+    """A finished run of other settings under the same name is not taken for this one."""
+    go(tiny_run)
+    before = weights_of(tiny_run)
+    go(replace(tiny_run, learning_rate=1e-3))
+    assert not equal(weights_of(tiny_run), before)
+
+
+def test_stochastic_depth_resumes_too(tiny_run, go, weights_of, monkeypatch, tmp_path):
+    """Random numbers inside the model are a function of the step as well."""
+
+    class Dropping(torch.nn.Module):
+        out_channels = 4
+
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x):
+            return torch.nn.functional.dropout(self.conv(x), 0.5, self.training)
+
+    from igconv.models import encoders
+
+    monkeypatch.setitem(encoders.ENCODERS, "dropping", (Dropping, {}))
+    run = replace(tiny_run, encoder="dropping")
+    go(run)
+    whole = weights_of(run)
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "stopped"))
+    generator = train(run, accelerator="cpu")
+    next(generator)
+    generator.close()
+    go(run)
+    assert equal(weights_of(run), whole)
+
+
+@pytest.mark.slow
+def test_ten_kills_change_nothing(tiny_run, go, weights_of, monkeypatch, tmp_path):
+    """SIGKILL at ten random moments of one run, in steps and while checkpoints are written: bit-equal weights."""
+    import multiprocessing
+    import random
+
+    run = replace(tiny_run, steps=400, record_every=5, checkpoint_every=5, validate_every=0)
+    start = time.monotonic()
+    go(run)
+    duration, whole = time.monotonic() - start, weights_of(run)
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "killed"))
+    moments, kills, last = random.Random(0), 0, 0
+    while not (folder_of(run) / "model.safetensors").exists():
+        # A fork has everything imported, so that the moment falls into the training.
+        process = multiprocessing.get_context("fork").Process(target=go, args=(run,))
+        process.start()
+        process.join(0.1 + moments.uniform(0.02, 0.09) * duration if kills < 10 else None)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            kills += 1
+        elif kills < 10:
+            pytest.fail(f"the run ended after {kills} kills; it needs more steps")
+        if (folder_of(run) / "last.ckpt").exists():
+            step = state_files.read_pickle(folder_of(run) / "last.ckpt")["step"]
+            assert step >= last
+            last = step
+    assert kills == 10
+    assert equal(weights_of(run), whole)
