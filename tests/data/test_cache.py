@@ -72,7 +72,7 @@ def test_a_killed_builder_leaves_nothing_that_counts(image_sets, decodings):
     """SIGKILL in the middle of decoding; the next call makes the whole set."""
     code = """if True:
         import time
-        from igconv import cache, datasets
+        from igconv.data import cache, datasets
         sets = {"tiny_train": datasets.ImageSet("tiny_train", "train", 3, "", "", folder="train/tiny")}
         datasets.catalogue = lambda: sets
         original = cache._append

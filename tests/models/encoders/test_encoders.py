@@ -129,7 +129,7 @@ def test_imports_are_light():
     """The table of encoders and the loader import none of the packages that presets need."""
     code = """
 import sys
-import igconv, igconv.models.super_resolver, igconv.models.official, parity, igconv.study.runs
+import igconv, igconv.models.super_resolver, igconv.models.official, igconv.study.runs
 assert not [m for m in sys.modules if m.split(".")[0] in ("spandrel", "spandrel_extra_arches", "mambapy", "mamba_ssm")]
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
