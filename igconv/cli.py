@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from igconv.errors import InputError, choose, positive_integer
+from igconv.errors import InputError, choose, positive_integer, reason
 
 
 def train(
@@ -189,7 +189,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:  # a TrainingError, or a device that refuses
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {reason(error, None)}", file=sys.stderr)
         return 1
     return 0
 

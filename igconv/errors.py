@@ -9,6 +9,15 @@ class InputError(ValueError):
     """
 
 
+class Busy(InputError):
+    """Another process holds what was asked for; waiting may help."""
+
+
+def reason(error: object, limit: int | None = 200) -> str:
+    """What an error says, in one line of at most ``limit`` characters (None: all of it)."""
+    return " ".join(str(error).split())[:limit]
+
+
 def choose(value: str, allowed, what: str) -> str:
     """Return ``value`` if it is one of ``allowed``, otherwise raise an `InputError` that lists them."""
     if value not in allowed:

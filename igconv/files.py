@@ -7,7 +7,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from igconv.errors import InputError
+from igconv.errors import Busy, InputError
 
 
 def write(path: str | Path, content: bytes | str) -> None:
@@ -54,7 +54,7 @@ def exclusive(path: str | Path, wait: bool, who: str):
 
     Args:
         path: the lock file; it stays, empty of meaning, when the lock is free.
-        wait: wait for the holder (after one line that says so), or raise InputError.
+        wait: wait for the holder (after one line that says so), or raise Busy.
         who: what is locked, for that line.
     """
     path = Path(path)
@@ -70,7 +70,7 @@ def exclusive(path: str | Path, wait: bool, who: str):
             file.seek(0)
             holder = file.read().strip() or "unknown"
             if not wait:
-                raise InputError(f"{who} is in use by process {holder}; wait for it or end it") from None
+                raise Busy(f"{who} is in use by process {holder}; wait for it or end it") from None
             print(f"{who} is in use by process {holder}; waiting until it ends", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)

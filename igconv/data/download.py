@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urlsplit
 
 from igconv.data import datasets, weights
-from igconv.errors import InputError, choose
+from igconv.errors import InputError, choose, reason
 from igconv.files import exclusive
 from igconv.progress import follow_items
 
@@ -265,7 +265,7 @@ def _cause(error: Exception) -> str:
     while True:
         inner = getattr(error, "reason", None) or next((a for a in error.args if isinstance(a, Exception)), None)
         if not isinstance(inner, Exception):
-            return re.sub(r"^(<.*?>|\w+\(host=.*?\)): ", "", " ".join(str(error).split()))
+            return re.sub(r"^(<.*?>|\w+\(host=.*?\)): ", "", reason(error, None))
         error = inner
 
 

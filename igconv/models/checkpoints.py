@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from igconv.errors import InputError
+from igconv.errors import InputError, reason
 from igconv.files import write
 from igconv.models.state_files import open_safetensors, read_weights
 from igconv.models.super_resolver import SuperResolver, build_model
@@ -50,7 +50,7 @@ def load(path: str | Path, model: SuperResolver | None = None) -> SuperResolver:
     try:
         model.load_state_dict(read_weights(path))
     except RuntimeError as error:
-        raise InputError(f"{path} does not fit its model: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{path} does not fit its model: {reason(error)}") from None
     return model.float().eval()
 
 

@@ -1,5 +1,6 @@
 """Weights in files of any origin -> tensors by name, without running code that is in them."""
 
+import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,9 +40,10 @@ def read_pickle(path: str | Path) -> dict:
     try:
         with warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds here: pickle, zip, EOF, runtime
-        reason = "it holds code, not only weights" if "weights_only" in str(error) else "truncated or not a checkpoint"
-        raise InputError(f"cannot read {path}: {reason}") from None
+    except pickle.UnpicklingError:  # raised by the restricted unpickler
+        raise InputError(f"cannot read {path}: it holds code, not only weights") from None
+    except Exception:  # torch raises many kinds here: zip, EOF, key, runtime
+        raise InputError(f"cannot read {path}: truncated or not a checkpoint") from None
     if not isinstance(content, dict):
         raise InputError(f"cannot read {path}: it holds a {type(content).__name__}, not a dictionary of weights")
     return content

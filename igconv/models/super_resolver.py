@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from igconv.errors import InputError, choose, positive_integer, positive_integers
+from igconv.errors import InputError, choose, positive_integer, positive_integers, reason
 from igconv.models.encoders import ENCODERS
 from igconv.models.liif import LIIF
 from igconv.models.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
@@ -213,8 +213,8 @@ def _probe(encoder: nn.Module) -> int:
     try:
         features = encoder.eval()(like.new_zeros(1, 3, side, side))
     except Exception as error:  # whatever a module can raise
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"no out_channels: {name} does not take an image (1, 3, {side}, {side}): {reason}") from None
+        why = reason(error)
+        raise InputError(f"no out_channels: {name} does not take an image (1, 3, {side}, {side}): {why}") from None
     finally:
         for module, training in modes.items():
             module.training = training

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
-from igconv.errors import InputError
+from igconv.errors import Busy
 from igconv.files import exclusive
 
 
@@ -27,9 +27,7 @@ def leased_gpu(gpus: int, folder: Path | None = None) -> Iterator[int]:
             with ExitStack() as stack:
                 try:
                     stack.enter_context(exclusive(folder / f"gpu{gpu}-{place}", wait=False, who=f"GPU {gpu}"))
-                except InputError as error:
-                    if "in use" not in str(error):
-                        raise
+                except Busy:
                     continue
                 yield gpu
                 return

@@ -21,7 +21,7 @@ from torch.distributed import is_torchelastic_launched
 
 from igconv.data import cache, datasets
 from igconv.data.patches import PatchSource
-from igconv.errors import InputError
+from igconv.errors import InputError, reason
 from igconv.evaluation import bands
 from igconv.evaluation.validation import validation_bands, validation_psnr
 from igconv.files import exclusive, write
@@ -99,10 +99,9 @@ def _checked(run: Run, fabric, wait: bool, graphs: bool, model: SuperResolver | 
         try:
             yield from _train(run, fabric, folder, graphs, model)
         except torch.OutOfMemoryError as error:
-            reason = " ".join(str(error).split())[:120]
             raise TrainingError(
-                f"{run.name}: out of memory ({reason}); the last checkpoint is kept, lower micro_batch_size "
-                f"({run.micro_batch_size}) or lr_patch ({run.lr_patch}), or use more devices"
+                f"{run.name}: out of memory ({reason(error, 120)}); the last checkpoint is kept, lower "
+                f"micro_batch_size ({run.micro_batch_size}) or lr_patch ({run.lr_patch}), or use more devices"
             ) from None
 
 
@@ -247,8 +246,7 @@ def starting_model(run: Run, own: SuperResolver | None = None) -> SuperResolver:
         try:
             target.load_state_dict(source.state_dict())
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{run.name} cannot start from {run.start_from}: {reason}") from None
+            raise InputError(f"{run.name} cannot start from {run.start_from}: {reason(error)}") from None
     if run.freeze_encoder:
         model.encoder.requires_grad_(False)
     return model.to(memory_format=torch.channels_last)
@@ -325,7 +323,7 @@ def _resume(run: Run, folder, model, ema, optimizer, fabric) -> tuple[int, list[
             group.update(options)
         return state["step"], state["records"], state["bands"]
     except (KeyError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path} does not fit {run.name}: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{path} does not fit {run.name}: {reason(error)}") from None
 
 
 def _finish(run: Run, fabric, folder, records: list[dict], spectrum: list[dict], model: nn.Module) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from igconv.errors import InputError, choose
+from igconv.errors import InputError, choose, reason
 
 
 def parameters(notebook: Path) -> dict[str, tuple[str, object]]:
@@ -65,8 +65,8 @@ def execute(notebook: Path, output: Path, given: dict[str, str]) -> None:
             progress_bar=False, stdout_file=sys.stdout,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
-        reason = " ".join(f"{error.ename}: {error.evalue}".split())
-        raise RuntimeError(f"{notebook.name} failed in cell {error.cell_index}: {reason}; see {output}") from None
+        why = reason(f"{error.ename}: {error.evalue}", limit=None)
+        raise RuntimeError(f"{notebook.name} failed in cell {error.cell_index}: {why}; see {output}") from None
     # papermill notes absolute paths; an executed copy is committed and moved.
     done.metadata.papermill.update(input_path=notebook.name, output_path=output.name)
     nbformat.write(done, output)

@@ -112,9 +112,10 @@ def test_bad_files_are_named(tiny_model, tmp_path, kind):
             load(path)
 
 
-def test_code_is_called_code(tmp_path):
-    """The message says why the pickle was refused."""
-    torch.save({"params": Code(tmp_path / "ran")}, tmp_path / "m.pth")
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_code_is_called_code(tmp_path, as_zip):
+    """The message says why the pickle was refused, in both formats of ``torch.save``."""
+    torch.save({"params": Code(tmp_path / "ran")}, tmp_path / "m.pth", _use_new_zipfile_serialization=as_zip)
     with pytest.raises(InputError, match="code"):
         state_files.read_weights(tmp_path / "m.pth")
 

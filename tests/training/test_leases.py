@@ -42,6 +42,13 @@ def test_a_killed_run_gives_its_gpu_back(tmp_path):
         assert mine == 0
 
 
+def test_a_gpu_that_cannot_be_leased_is_told(tmp_path):
+    """The folder's name holds the words of a GPU in use: kinds of errors decide, not their texts."""
+    (tmp_path / "in use").write_text("")
+    with pytest.raises(InputError, match="cannot write"), leased_gpu(2, tmp_path / "in use"):
+        pass
+
+
 def test_errors_of_the_user_pass_through(tmp_path):
     """What is raised while the GPU is held is not taken for a GPU in use; an unusable folder is told."""
     with pytest.raises(InputError, match="in use, they said"), leased_gpu(2, tmp_path):

@@ -62,7 +62,7 @@ from dataclasses import replace
 from igconv.study.runs import get_run
 from igconv.training.loop import TrainingError, train
 
-run = replace(study.get("smoke", "edsr_tiny-igconv+-s0"), lr_patch=8, learning_rate=1e30, record_every=6)
+run = replace(get_run("smoke", "edsr_tiny-igconv+-s0"), lr_patch=8, learning_rate=1e30, record_every=6)
 try:
     list(train(run, accelerator="cpu"))
 except TrainingError as error:

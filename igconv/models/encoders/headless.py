@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from igconv.errors import InputError
+from igconv.errors import InputError, reason
 from igconv.models.state_files import read_pickle, read_weights
 
 SIDE = 32  # px of the trial image: a multiple of the usual windows; networks with others pad
@@ -103,7 +103,7 @@ def _loaded(path: str | Path):
             raise InputError(f"spandrel knows no architecture with the weights of {path} "
                              '(SRFormer needs the extra "srformer")') from None  # fmt: skip
         except (RuntimeError, ValueError, KeyError, AssertionError) as error:
-            raise InputError(f"spandrel cannot load {path}: {' '.join(str(error).split())[:200]}") from None
+            raise InputError(f"spandrel cannot load {path}: {reason(error)}") from None
 
 
 def _cut(net: nn.Module, image: Tensor) -> None:
@@ -143,8 +143,7 @@ def _calls(net: nn.Module, image: Tensor) -> list[tuple[str, int, int]]:
         with torch.no_grad():
             net(image.clone())
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{type(net).__name__} does not take an image {tuple(image.shape)}: {reason}") from None
+        raise InputError(f"{type(net).__name__} does not take an image {tuple(image.shape)}: {reason(error)}") from None
     finally:
         for hook in hooks:
             hook.remove()
