@@ -1,4 +1,4 @@
-"""Multi-scale training: one loop, made to be read from top to bottom.
+"""Multi-scale training: one loop, made to be read from top to bottom (`_train`).
 
 An optimiser step averages the gradients of ``micro_batches`` micro-batches, each with a scale of its own (the
 authors get four of them from four GPUs). The LR patch has the same size at every scale, so the encoder runs once
@@ -6,34 +6,32 @@ on all of them and only upsampler and loss go per scale. Patches and learning ra
 to resume is to run the same command again.
 """
 
-import copy
-import io
 import math
-import resource
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed import is_torchelastic_launched
 
-from igconv.data import cache, datasets
-from igconv.data.patches import PatchSource
+from igconv.data import datasets
 from igconv.errors import InputError, reason
 from igconv.evaluation import bands
 from igconv.evaluation.validation import validation_bands, validation_psnr
 from igconv.files import exclusive, write
-from igconv.models import checkpoints, state_files
-from igconv.models.super_resolver import SuperResolver, build_model
+from igconv.models import checkpoints
+from igconv.models.super_resolver import SuperResolver
 from igconv.study import results
-from igconv.study.runs import Run, get_run, learning_rate, runs_of
+from igconv.study.runs import Run, learning_rate
 from igconv.training.feed import Batch, make_feed
 from igconv.training.leases import leased_gpu
 from igconv.training.losses import frequency_l1, l1
-
-CHECKPOINT_FORMAT = 3  # of last.ckpt; to be raised when its content changes
+from igconv.training.meter import Meter
+from igconv.training.start import starting_model, training_patches
+from igconv.training.state import State, average
 
 
 class TrainingError(RuntimeError):
@@ -68,17 +66,50 @@ def train(
         the time), seconds (training time so far), peak_memory_mb (of the GPU, or of the process), psnr_y_db (of the
         EMA weights on small crops of the test images, mean over scales; only for looking, nothing is chosen by it).
 
+    The training's number of threads and random numbers are set while it computes; between two records, and when the
+    iterator ends, fails or is closed, the caller's are as they were.
+
     Raises:
         InputError: unusable data, settings or checkpoint, or another process is training this run.
         TrainingError: the loss is not finite, or the memory is too small.
     """
+    records = _launched(run, accelerator, devices, wait, nodes, graphs, model)
+    with closing(records):
+        while True:
+            with _own_settings(run.threads):
+                record = next(records, None)
+            if record is None:
+                return
+            yield record
+
+
+@contextmanager
+def _own_settings(threads: int) -> Iterator[None]:
+    """Threads (0: as many as before) and random numbers of a training; the caller's come back afterwards.
+
+    Never around a ``yield`` of records: what is set there would hold in the caller's code until the next record.
+    """
+    before = torch.get_num_threads()
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(gpus):
+        try:
+            if threads:
+                torch.set_num_threads(threads)
+            yield
+        finally:
+            if threads:
+                torch.set_num_threads(before)
+
+
+def _launched(
+    run: Run, accelerator: str, devices: int, wait: bool, nodes: int, graphs: bool, model: SuperResolver | None
+) -> Iterator[dict]:
+    """`train` on the devices that it gets."""
     try:  # imported here, because it takes seconds
         from lightning_fabric import Fabric
     except ImportError:  # the same engine inside the larger package
         from lightning.fabric import Fabric
 
-    if run.threads:
-        torch.set_num_threads(run.threads)
     with ExitStack() as lease:
         chosen: int | list[int] = devices
         gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
@@ -105,151 +136,138 @@ def _checked(run: Run, fabric, wait: bool, graphs: bool, model: SuperResolver | 
             ) from None
 
 
-def _train(run: Run, fabric, folder, graphs: bool, own: SuperResolver | None) -> Iterator[dict]:
-    finished = results.model_file(run.profile, run.name)
-    if finished.is_file() and checkpoints.metadata(finished).get("meta", {}).get("config_hash") == run.config_hash():
+def _train(run: Run, fabric, folder: Path, graphs: bool, own: SuperResolver | None) -> Iterator[dict]:
+    if _is_finished(run):
         yield from results.read_table(folder / "record.csv").to_dict("records")
         return
-    patches = _patches(run)
+    patches = training_patches(run)
     if patches.left_out() and fabric.is_global_zero:
         print(f"{run.name}: {patches.left_out()}", flush=True)
 
-    device, on_cpu = fabric.device, fabric.device.type == "cpu"
-    raw = starting_model(run, own)
-    ema = copy.deepcopy(raw).eval().requires_grad_(False).to(device)
-    adam = torch.optim.Adam(
-        [p for p in raw.parameters() if p.requires_grad],
-        # A tensor, because a recorded step reads the rate from the device.
-        lr=torch.tensor(run.learning_rate, device=device) if graphs else run.learning_rate,
-        betas=run.betas, fused=device.type in ("cpu", "cuda") or None, capturable=graphs,
-    )  # fmt: skip
-    model, optimizer = fabric.setup(raw, adam)
-    model.mark_forward_method("multi_scale")
-    first, records, spectrum = _resume(run, folder, raw, ema, optimizer, fabric)
-    yield from records
+    state = State(run, fabric, starting_model(run, own), rate_on_device=graphs)
+    state.resume(folder / "last.ckpt")
+    yield from state.records
     results.write_json({**run.config(), "name": run.name, "config_hash": run.config_hash()}, folder / "config.json")
 
-    # Sums live on the device and are read only when a record is made: no synchronisation in between.
-    sums = torch.zeros(3, device=device)  # L1, frequency L1, norm of the gradient
-    now = torch.zeros((), device=device)
-    broken_at = torch.full((), math.inf, device=device)
+    measured_at = band_steps(run)
+    if state.step == 0 and measured_at:
+        state.bands += validation_bands(state.raw, run.test_sets, run.scales, 0)
+    state.raw.train()
+    meter = Meter(fabric.device, state.step, state.records[-1]["seconds"] if state.records else 0.0)
+    optimise = _optimiser_step(run, fabric, state, meter, graphs)
+    mine = range(fabric.global_rank, run.micro_batches, fabric.world_size)
+    with closing(make_feed(patches, mine, fabric.device)) as feed:
+        for step in range(state.step, run.steps):
+            rate = learning_rate(run, step)
+            state.set_learning_rate(rate)
+            meter.step.fill_(step + 1)
+            torch.manual_seed(_step_seed(run.seed, step, fabric.global_rank))  # for stochastic depth
+            with meter.waiting():
+                batch = feed.batch(step)
+            optimise(batch)
+            state.step = step + 1
+
+            if state.step in measured_at:
+                check_finite(run, state, meter)  # which waits for the device, whose time is training time
+                with meter.paused():
+                    state.bands += validation_bands(state.raw, run.test_sets, run.scales, state.step)
+            if not any(_due(run, state.step, n) for n in (run.record_every, run.checkpoint_every, run.validate_every)):
+                continue
+
+            check_finite(run, state, meter)  # nothing is stored from broken weights
+            record = _record(run, fabric, state, meter, rate)
+            state.records.append(record)
+            if fabric.is_global_zero and _due(run, state.step, run.checkpoint_every):
+                state.save(folder / "last.ckpt")
+            yield record
+            meter.restart(state.step)  # validation, checkpoints and plots are not training time
+
+    if fabric.is_global_zero:
+        _finish(run, fabric, folder, state)
+
+
+def _optimiser_step(run: Run, fabric, state: State, meter: Meter, graphs: bool) -> Callable[[Batch], None]:
+    """The function that makes one optimiser step of a batch."""
+    on_cpu = fabric.device.type == "cpu"
 
     def optimise(batch: Batch) -> None:
-        """One optimiser step."""
+        # Recorded in a CUDA graph: what changes from step to step is read from tensors, nothing waits for the device.
         with fabric.autocast():  # on one device Fabric enters it for `forward` only, whatever is marked
-            images = model.multi_scale(batch.lr, batch.scales)
+            images = state.model.multi_scale(batch.lr, batch.scales)
         pixel, frequency = _losses(images, batch.hr, run.frequency_weight)
         loss = pixel + run.frequency_weight * frequency
-        broken_at.copy_(torch.where(torch.isfinite(loss.detach()), broken_at, torch.minimum(broken_at, now)))
-        if on_cpu and broken_at < math.inf:
-            raise TrainingError(_broken(run, "loss is", int(broken_at)))
+        meter.watch(loss.detach())
+        if on_cpu:  # on a CPU the backward pass of grid_sample crashes at NaN
+            check_loss(run, meter)
         fabric.backward(loss)
-        norm = fabric.clip_gradients(model, optimizer, max_norm=run.clip_norm or math.inf, error_if_nonfinite=False)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        norm = fabric.clip_gradients(
+            state.model, state.optimizer, max_norm=run.clip_norm or math.inf, error_if_nonfinite=False
+        )
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
         if run.ema:
-            _average(ema, raw, run.ema)
-        sums.add_(torch.stack([pixel.detach(), frequency.detach(), norm]))
+            average(state.ema, state.raw, run.ema)
+        meter.add(pixel.detach(), frequency.detach(), norm)
 
     if graphs:
         from igconv.training.graphs import StepGraphs
 
-        optimise = StepGraphs(optimise)
-    measured_at = band_steps(run)
-    if first == 0 and measured_at:
-        spectrum += validation_bands(raw, run.test_sets, run.scales, 0)
-    raw.train()
-    mine = range(fabric.global_rank, run.micro_batches, fabric.world_size)
-    clock, trained_s, waited_s, since = time.perf_counter(), records[-1]["seconds"] if records else 0.0, 0.0, first
-    with closing(make_feed(patches, mine, device)) as feed:
-        for step in range(first, run.steps):
-            done = step + 1
-            for group in optimizer.param_groups:
-                group["lr"] = group["lr"].fill_(learning_rate(run, step)) if graphs else learning_rate(run, step)
-            now.fill_(done)
-            torch.manual_seed(hash((run.seed, step, fabric.global_rank)) & 0xFFFFFFFF)  # for stochastic depth
-            asked = time.perf_counter()
-            batch = feed.batch(step)
-            waited_s += time.perf_counter() - asked
-            optimise(batch)
-            if done in measured_at:
-                if broken_at < math.inf:  # which also waits for the device, whose time is training time
-                    raise TrainingError(_broken(run, "loss is", int(broken_at)))
-                paused = time.perf_counter()
-                spectrum += validation_bands(raw, run.test_sets, run.scales, done)
-                clock += time.perf_counter() - paused
-            events = (run.record_every, run.checkpoint_every, run.validate_every)
-            if done < run.steps and not any(every and done % every == 0 for every in events):
-                continue
-
-            if broken_at < math.inf:
-                raise TrainingError(_broken(run, "loss is", int(broken_at)))
-            # A gradient can overflow under a finite loss; nothing is stored from broken weights.
-            if not torch.isfinite(torch.stack(torch._foreach_norm(list(raw.parameters())))).all():
-                raise TrainingError(_broken(run, "weights are", done))
-            pixel, frequency, norm = (fabric.all_reduce(sums, reduce_op="mean") / (done - since)).tolist()
-            seconds = time.perf_counter() - clock
-            trained_s += seconds
-            record = {
-                "step": done,
-                "loss": pixel + run.frequency_weight * frequency,
-                "l1": pixel,
-                "frequency_l1": frequency,
-                "gradient_norm": norm,
-                "learning_rate": learning_rate(run, step),
-                "images_per_s": (done - since) * run.batch / seconds,
-                "data_wait_share": waited_s / seconds,
-                "seconds": trained_s,
-                "peak_memory_mb": _peak_memory_mb(device),
-                "psnr_y_db": math.nan,
-            }
-            since, waited_s = done, 0.0
-            sums.zero_()
-            if run.validate_every and (done % run.validate_every == 0 or done == run.steps):
-                record["psnr_y_db"] = validation_psnr(ema if run.ema else raw, run.test_sets, run.scales)
-            records.append(record)
-            if fabric.is_global_zero and (done % run.checkpoint_every == 0 or done == run.steps):
-                _checkpoint(run, folder, done, records, spectrum, raw, ema, optimizer, fabric)
-            yield record
-            clock = time.perf_counter()  # validation, checkpoints and plots are not training time
-
-    if fabric.is_global_zero:
-        _finish(run, fabric, folder, records, spectrum, ema if run.ema else raw)
+        return StepGraphs(optimise)
+    return optimise
 
 
-def _patches(run: Run) -> PatchSource:
-    for name in (*run.train_sets, *run.test_sets):
-        datasets.image_set(name).paths()  # what is missing is said before the first step
-    sets = [cache.decoded(name) for name in run.train_sets]
-    pixels = {stem: digest for images in sets for stem, digest in zip(images.names, images.pixels_sha256, strict=True)}
-    datasets.refuse_leaks(run.train_sets, pixels)
-    images = [image for decoded in sets for image in decoded.images]
-    return PatchSource(images, run.scales, run.lr_patch, run.micro_batch_size, run.seed, run.degradation)
+def _record(run: Run, fabric, state: State, meter: Meter, rate: float) -> dict:
+    """One row of record.csv, with the columns and units that `train` lists."""
+    measured = meter.read(state.step, run.batch, lambda sums: fabric.all_reduce(sums, reduce_op="mean"))
+    validated = run.validate_every and _due(run, state.step, run.validate_every)
+    return {
+        "step": state.step,
+        "loss": measured["l1"] + run.frequency_weight * measured["frequency_l1"],
+        "l1": measured["l1"],
+        "frequency_l1": measured["frequency_l1"],
+        "gradient_norm": measured["gradient_norm"],
+        "learning_rate": rate,
+        "images_per_s": measured["images_per_s"],
+        "data_wait_share": measured["data_wait_share"],
+        "seconds": measured["seconds"],
+        "peak_memory_mb": measured["peak_memory_mb"],
+        "psnr_y_db": validation_psnr(state.result, run.test_sets, run.scales) if validated else math.nan,
+    }
 
 
-def starting_model(run: Run, own: SuperResolver | None = None) -> SuperResolver:
-    """The model before the first step, channels last: the seed's (or a copy of ``own``), with weights of
-    ``run.start_from`` if there are."""
-    torch.manual_seed(run.seed)
-    model = copy.deepcopy(own) if own else build_model(run.encoder, run.upsampler, **run.model_options())
-    if run.start_from and run.start_from in runs_of(run.profile):
-        earlier = get_run(run.profile, run.start_from)
-        path = results.model_file(run.profile, run.start_from)
-        if not path.is_file():
-            raise InputError(f"{run.name} starts from {earlier.name}, which is not trained yet")
-        source, target = checkpoints.load(path), model
-    elif run.start_from:
-        from igconv.models import published
+def check_loss(run: Run, meter: Meter) -> None:
+    """Raise TrainingError if a loss was not finite. Waits for the device."""
+    if meter.broken_at < math.inf:
+        raise TrainingError(_broken(run, "loss is", int(meter.broken_at)))
 
-        source, target = published.load(run.start_from).encoder, model.encoder
-    if run.start_from:
-        try:
-            target.load_state_dict(source.state_dict())
-        except RuntimeError as error:
-            raise InputError(f"{run.name} cannot start from {run.start_from}: {reason(error)}") from None
-    if run.freeze_encoder:
-        model.encoder.requires_grad_(False)
-    return model.to(memory_format=torch.channels_last)
+
+def check_finite(run: Run, state: State, meter: Meter) -> None:
+    """Raise TrainingError if a loss was not finite, or weights are not: a gradient can overflow under a finite loss."""
+    check_loss(run, meter)
+    if not state.is_finite():
+        raise TrainingError(_broken(run, "weights are", state.step))
+
+
+def _broken(run: Run, what: str, step: int) -> str:
+    return (
+        f"{run.name}: the {what} not finite at step {step}; the last checkpoint is kept, "
+        f"lower the learning rate ({run.learning_rate:g}) or change the seed"
+    )
+
+
+def _due(run: Run, step: int, every: int) -> bool:
+    """Whether something that happens every so many steps (0: only at the end) happens after this one."""
+    return step == run.steps or (every > 0 and step % every == 0)
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of the random numbers inside the model, independent for every step and process."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
+
+
+def _is_finished(run: Run) -> bool:
+    path = results.model_file(run.profile, run.name)
+    return path.is_file() and checkpoints.metadata(path).get("meta", {}).get("config_hash") == run.config_hash()
 
 
 def band_steps(run: Run) -> set[int]:
@@ -265,11 +283,6 @@ def band_steps(run: Run) -> set[int]:
     return {0, run.steps} | early | set(range(run.validate_every, run.steps, run.validate_every))
 
 
-def _broken(run: Run, what: str, step: int) -> str:
-    return (f"{run.name}: the {what} not finite at step {step}; the last checkpoint is kept, "
-            f"lower the learning rate ({run.learning_rate:g}) or change the seed")  # fmt: skip
-
-
 def _losses(images: list[Tensor], hr: Sequence[Tensor], frequency_weight: float) -> tuple[Tensor, Tensor]:
     """Mean L1 and mean frequency L1 (0 when it has no weight) over the micro-batches."""
     pairs = list(zip(images, hr, strict=True))
@@ -279,64 +292,31 @@ def _losses(images: list[Tensor], hr: Sequence[Tensor], frequency_weight: float)
     return pixel, torch.stack([frequency_l1(sr, true) for sr, true in pairs]).mean()
 
 
-@torch.no_grad()
-def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
-    """ema <- decay * ema + (1 - decay) * model, all tensors in one call; it starts as a copy of the model."""
-    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
-
-
-def _peak_memory_mb(device: torch.device) -> int:
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
-
-def _checkpoint(run: Run, folder, step: int, records: list, spectrum: list, model, ema, optimizer, fabric) -> None:
-    state = dict(format=CHECKPOINT_FORMAT, config_hash=run.config_hash(), step=step, steps=run.steps, records=records,
-                 bands=spectrum, model=model.state_dict(), ema=ema.state_dict(), optimizer=optimizer.state_dict(),
-                 precision=fabric.strategy.precision.state_dict())  # fmt: skip
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write(folder / "last.ckpt", buffer.getvalue())
-
-
-def _resume(run: Run, folder, model, ema, optimizer, fabric) -> tuple[int, list[dict], list[dict]]:
-    """(first step, records and bands so far) after loading ``last.ckpt``, or (0, [], []) if there is none."""
-    path = folder / "last.ckpt"
-    if not path.is_file():
-        return 0, [], []
-    state = state_files.read_pickle(path)
-    if state.get("config_hash") != run.config_hash():
-        if state.get("step") is not None and state["step"] == state.get("steps"):
-            return 0, [], []  # a finished training under other settings: nothing is lost by starting anew
-        raise InputError(f"{path} belongs to other settings of {run.name}; move it away to start again")
-    if state.get("format") != CHECKPOINT_FORMAT:
-        raise InputError(f"{path} was written by another version of igconv; move it away to start again")
-    # How Adam runs is this device's matter, not the checkpoint's.
-    own = [{key: group[key] for key in ("lr", "fused", "capturable", "foreach")} for group in optimizer.param_groups]
-    try:
-        model.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        fabric.strategy.precision.load_state_dict(state["precision"])
-        for group, options in zip(optimizer.param_groups, own, strict=True):
-            group.update(options)
-        return state["step"], state["records"], state["bands"]
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path} does not fit {run.name}: {reason(error)}") from None
-
-
-def _finish(run: Run, fabric, folder, records: list[dict], spectrum: list[dict], model: nn.Module) -> None:
+def _finish(run: Run, fabric, folder: Path, state: State) -> None:
+    """Write the files of a finished run."""
+    last = state.records[-1]
     facts = dict(
-        run=run.name, config_hash=run.config_hash(), data_hash=datasets.data_hash(run.train_sets), seed=run.seed,
-        device=results.device_name(fabric.device), world_size=fabric.world_size, threads=torch.get_num_threads(),
-        precision=run.precision, training_seconds=round(records[-1]["seconds"], 1),
-        images_seen=run.steps * run.batch, peak_memory_mb=records[-1]["peak_memory_mb"],
-    )  # fmt: skip
-    write(folder / "record.csv", pd.DataFrame(records).to_csv(index=False))
-    write(folder / "bands.csv", pd.DataFrame(spectrum, columns=list(bands.COLUMNS)).to_csv(index=False))
+        run=run.name,
+        config_hash=run.config_hash(),
+        data_hash=datasets.data_hash(run.train_sets),
+        seed=run.seed,
+        device=results.device_name(fabric.device),
+        world_size=fabric.world_size,
+        threads=torch.get_num_threads(),
+        precision=run.precision,
+        training_seconds=round(last["seconds"], 1),
+        images_seen=run.steps * run.batch,
+        peak_memory_mb=last["peak_memory_mb"],
+    )
+    write(folder / "record.csv", pd.DataFrame(state.records).to_csv(index=False))
+    write(folder / "bands.csv", pd.DataFrame(state.bands, columns=list(bands.COLUMNS)).to_csv(index=False))
     results.write_json(results.provenance(**facts), folder / "provenance.json")
     # The weights come last: their presence says that the run is finished. The last checkpoint stays, because
     # Snakemake deletes the outputs of a job that was killed after this line and calls it again.
-    checkpoints.save(model, results.model_file(run.profile, run.name), rebuildable=model.config is not None,
-                     run=run.name, config_hash=run.config_hash())  # fmt: skip
+    checkpoints.save(
+        state.result,
+        results.model_file(run.profile, run.name),
+        rebuildable=state.result.config is not None,
+        run=run.name,
+        config_hash=run.config_hash(),
+    )

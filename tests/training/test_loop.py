@@ -1,10 +1,12 @@
 """The training loop: what a run leaves, one step by hand, every run of the table."""
 
 import copy
+import itertools
 import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -86,6 +88,57 @@ def test_model_file_holds_the_run(go, tiny_run):
     assert meta == {"run": tiny_run.name, "config_hash": tiny_run.config_hash()}
 
 
+@pytest.mark.parametrize("end", ["finished", "closed", "failed"])
+def test_the_callers_settings_come_back(tiny_run, monkeypatch, end):
+    """Threads and random numbers: a training's own while it computes, the caller's between records and afterwards."""
+    inside, original = [], loop._losses
+
+    def losses(*args):
+        inside.append(torch.get_num_threads())
+        if end == "failed" and len(inside) == 3:
+            raise RuntimeError("broken")
+        return original(*args)
+
+    monkeypatch.setattr(loop, "_losses", losses)
+    torch.set_num_threads(3)
+    torch.manual_seed(5)
+    generator = torch.get_rng_state()
+    records = train(replace(tiny_run, threads=2), accelerator="cpu")
+
+    def undisturbed():
+        return torch.get_num_threads() == 3 and torch.equal(torch.get_rng_state(), generator)
+
+    next(records)
+    assert undisturbed()
+    if end == "closed":
+        records.close()
+    elif end == "failed":
+        with pytest.raises(RuntimeError, match="broken"):
+            next(records)
+    else:
+        assert len(list(records)) == 2
+    assert undisturbed()
+    assert set(inside) == {2}
+
+
+def test_a_starting_model_costs_no_random_numbers(tiny_run):
+    """It has its run's seed; the caller's numbers go on."""
+    before = torch.get_rng_state()
+    first, second = loop.starting_model(tiny_run), loop.starting_model(tiny_run)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert equal(first.state_dict(), second.state_dict())
+
+
+def test_seeds_of_steps(tiny_run):
+    """One for each seed, step and process, the same in every version of Python; not the data's."""
+    seeds = {loop._step_seed(*key) for key in itertools.product(range(3), range(50), range(4))}
+    assert len(seeds) == 3 * 50 * 4
+    expected = np.random.SeedSequence((1, 2, 3)).generate_state(1, np.uint64)[0]
+    assert loop._step_seed(1, 2, 3) == expected
+    torch.manual_seed(loop._step_seed(1, 2, 3))
+    assert torch.initial_seed() == expected
+
+
 # ---- the arithmetic of a step
 
 
@@ -141,13 +194,13 @@ def test_gradient_is_the_mean_over_micro_batches(tiny_run, monkeypatch, go):
 def test_ema_is_its_formula(tiny_run, go, weights_of, monkeypatch):
     """ema <- d ema + (1 - d) w from a copy of the start, over all steps."""
     run, raw = replace(tiny_run, steps=3, ema=0.7), []
-    original = loop._average
+    original = loop.average
 
     def average(ema, model, decay):
         original(ema, model, decay)
         raw.append({k: v.clone() for k, v in model.state_dict().items()})
 
-    monkeypatch.setattr(loop, "_average", average)
+    monkeypatch.setattr(loop, "average", average)
     go(run)
     torch.manual_seed(run.seed)
     expected = build_model(run.encoder, run.upsampler, **run.model_options()).state_dict()
@@ -167,7 +220,7 @@ def test_ema_does_not_share_weights_with_the_model(tiny_model):
     before = copy.deepcopy(model.state_dict())
     for p in ema.parameters():
         p.data.zero_()
-    loop._average(ema, model, 0.75)
+    loop.average(ema, model, 0.75)
     assert equal(model.state_dict(), before)
     for a, b in zip(ema.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(a, 0.25 * b)

@@ -14,7 +14,7 @@ import torch
 from igconv.data.patches import PatchSource
 from igconv.models import state_files
 from igconv.study import results
-from igconv.training import loop
+from igconv.training import start
 from igconv.training.feed import HostFeed
 from igconv.training.loop import train
 
@@ -131,7 +131,7 @@ def test_a_finished_run_trains_nothing(go, tiny_run, monkeypatch):
     """The stored records, without a model or data; the files stay as they are."""
     first = go(tiny_run)
     before = {p.name: p.stat().st_mtime_ns for p in folder_of(tiny_run).iterdir() if p.suffix}
-    monkeypatch.setattr(loop, "build_model", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(start, "build_model", lambda *_, **__: pytest.fail("trained again"))
     assert without_times(go(tiny_run)) == without_times(first)
     assert {p.name: p.stat().st_mtime_ns for p in folder_of(tiny_run).iterdir() if p.suffix} == before
 
