@@ -66,10 +66,12 @@ def evaluate(
         protocol: study, or authors (their tiles with 10 % overlap for sides of 200 LR pixels and more).
     """
     from igconv.evaluation import benchmark
-    from igconv.models import published
+    from igconv.models import inference, published
     from igconv.study import results
     from igconv.study.runs import get_run, runs_of
 
+    if device == "cpu":
+        inference.keep_freed_memory()
     runs = runs_of(profile)
     chosen = benchmark.Protocol(lr, self_ensemble, tile, protocol == "authors")
     test_sets = next(iter(runs.values())).test_sets
@@ -148,6 +150,8 @@ def upscale(
     from igconv.models import inference
 
     positive_integer(scale, "scale")
+    if device == "cpu":
+        inference.keep_freed_memory()
     lr = read_image(image)
     model = upscaling.upscaler(weights, device, self_ensemble, tile, halo)
     sr, seconds = inference.upscale(model, lr, scale, device)

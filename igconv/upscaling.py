@@ -1,5 +1,6 @@
 """Upscale an image in one call, with the model that comes with the package or one of yours."""
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -27,10 +28,13 @@ def upscale(
     tile: int = 0,
     halo: int | None = None,
 ) -> np.ndarray:
-    """Upscale an image by an integer factor.
+    """Upscale an image by an integer factor. Nothing of the caller's is changed, neither a model nor the process.
 
     >>> large = igconv.upscale("photo.png", 3)
     >>> PIL.Image.fromarray(large).save("large.png")
+
+    On a CPU large images are about three times as fast in a program that calls
+    `igconv.models.inference.keep_freed_memory` first, as the command line does.
 
     Args:
         image: path of an 8-bit RGB image, or its pixels: (H, W, 3) uint8 as an array or a Pillow image.
@@ -62,9 +66,12 @@ def upscaler(
     halo: int | None = None,
 ) -> Callable[[Tensor, int], Tensor]:
     """(lr, scale) -> sr on float RGB batches, as `upscale` describes it."""
-    if weights is None:
-        weights = default_model()
-    model = weights if isinstance(weights, SuperResolver) else checkpoints.load(weights)
+    if weights is None and torch.device(device).type == "cpu":
+        model = default_model()
+    elif weights is None or isinstance(weights, SuperResolver):
+        model = copy.deepcopy(weights or default_model())  # mode, device and memory layout of theirs stay
+    else:
+        model = checkpoints.load(weights)
     model = inference.prepare(model, device)
     if tile:
         model = inference.tiled(model, tile, halo)

@@ -1,5 +1,11 @@
 """`igconv.upscale`: what it takes and gives, and the model that comes with the package."""
 
+import copy
+import ctypes
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +15,7 @@ import igconv
 from igconv import InputError, upscaling
 from igconv.models import checkpoints, state_files
 from igconv.study.runs import get_run
+from igconv.workflow import notebooks
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +54,52 @@ def test_tiles_with_a_halo_and_the_self_ensemble(photo, model):
     assert np.abs(igconv.upscale(photo, 2, model, tile=16).astype(int) - whole).max() <= 1
     flipped = igconv.upscale(photo[:, ::-1], 2, model, self_ensemble=True)[:, ::-1]
     assert np.abs(flipped.astype(int) - igconv.upscale(photo, 2, model, self_ensemble=True)).max() <= 1
+
+
+def test_the_model_given_stays_as_it_is(photo, model):
+    """Mode and memory layout, in the middle of a training for example."""
+    mine = copy.deepcopy(model).train()
+    strides = [p.stride() for p in mine.parameters()]
+    large = igconv.upscale(photo, 2, mine)
+    assert all(module.training for module in mine.modules())
+    assert [p.stride() for p in mine.parameters()] == strides
+    assert (large == igconv.upscale(photo, 2, model)).all(), "and works in eval mode all the same"
+
+
+ALLOCATOR = """
+import ctypes, sys
+import torch
+
+class Info(ctypes.Structure):  # mallinfo2 of malloc.h
+    _fields_ = [(n, ctypes.c_size_t) for n in "arena ordblks smblks hblks hblkhd usm fsm uord ford keepcost".split()]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Info
+def maps():  # whether a large block is mapped of its own, as malloc does unless told otherwise
+    before = libc.mallinfo2().hblks
+    block = torch.empty(256 << 20, dtype=torch.uint8)
+    return libc.mallinfo2().hblks > before
+"""
+
+
+def run_alone(code: str, *words, **environment) -> str:
+    """What a process of its own prints."""
+    done = subprocess.run([sys.executable, "-c", ALLOCATOR + code, *map(str, words)], capture_output=True, text=True,
+                          env=os.environ | environment)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-500:]
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="no glibc with mallinfo2")
+def test_the_allocator_belongs_to_the_program(photo, tmp_path):
+    """A library call leaves it alone; the command line and the kernels of notebooks have it keep freed memory."""
+    path = tmp_path / "photo.png"
+    Image.fromarray(photo).save(path)
+    library = "import igconv; igconv.upscale(sys.argv[1], 2); print(maps())"
+    command = "from igconv import cli; cli.main(['upscale', sys.argv[1], '-o', sys.argv[1] + '.png']); print(maps())"
+    assert run_alone(library, path) == "True"
+    assert run_alone(command, path) == "False"
+    assert run_alone("print(maps())", **notebooks.KERNEL) == "False"
 
 
 @pytest.mark.parametrize(

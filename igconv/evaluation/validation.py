@@ -44,12 +44,14 @@ def _validation(model, test_sets: Sequence[str], scales: Sequence[int], images: 
     """(scale, sr, hr) of the centres of the first images of each set; the model's mode comes back at the end."""
     mode, device = model.training, next(model.parameters()).device
     model.eval()
-    for name in test_sets:
-        for path in datasets.image_set(name).paths()[:images]:
-            image = read_image(path, grey_as_rgb=True)
-            top, left = ((n - min(side, n)) // 2 for n in image.shape[-2:])
-            centre = image[:, top : top + side, left : left + side]
-            for scale in scales:
-                lr, hr = benchmark_pair(centre, scale)
-                yield scale, upscale(model, lr, scale, device)[0], hr
-    model.train(mode)
+    try:
+        for name in test_sets:
+            for path in datasets.image_set(name).paths()[:images]:
+                image = read_image(path, grey_as_rgb=True)
+                top, left = ((n - min(side, n)) // 2 for n in image.shape[-2:])
+                centre = image[:, top : top + side, left : left + side]
+                for scale in scales:
+                    lr, hr = benchmark_pair(centre, scale)
+                    yield scale, upscale(model, lr, scale, device)[0], hr
+    finally:
+        model.train(mode)

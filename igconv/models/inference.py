@@ -40,19 +40,19 @@ def exact_arithmetic():
 
 
 def prepare(model: Upscaler, device="cpu") -> Upscaler:
-    """The model in eval mode on a device, channels last; plain functions come back as they are.
+    """The model itself, put into eval mode on a device, channels last; plain functions come back as they are.
 
     On a CPU channels-last convolutions with an allocator that keeps its memory are about three times as fast on
-    large images (`benchmarks/inference.py`).
+    large images (`benchmarks/inference.py`); the allocator belongs to whoever owns the process (`keep_freed_memory`).
     """
-    if torch.device(device).type == "cpu":
-        keep_freed_memory()
     return model.eval().to(device, memory_format=torch.channels_last) if isinstance(model, nn.Module) else model
 
 
 def keep_freed_memory() -> None:
     """Have glibc's malloc keep freed blocks for the next tensors, for the rest of the process; no effect elsewhere.
 
+    For programs, not for library calls: it cannot be undone. The command line calls it, and the kernels of the
+    notebooks get the same by environment (`igconv.workflow.notebooks.KERNEL`).
     By default every tensor above 32 MB is mapped, filled with zero pages and unmapped again at each operation.
     `upscale` gives the memory back after each image: blocks of images of many sizes would not fit into each other.
     """

@@ -14,6 +14,15 @@ import nbformat
 
 from igconv.errors import InputError, choose, reason
 
+# Environment of the kernels. A kernel is not a terminal: progress comes as lines. Frozen-module warnings of the
+# debugger are noise. glibc's malloc keeps freed blocks (`igconv.models.inference.keep_freed_memory` says why).
+KERNEL = {
+    "IGCONV_PROGRESS": "lines",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+}
+
 
 def parameters(notebook: Path) -> dict[str, tuple[str, object]]:
     """name -> (annotated type, default) of the one cell tagged ``parameters``."""
@@ -81,8 +90,7 @@ def main(words: list[str]) -> int:
     if len(words) < 2 or any("=" not in word for word in words[2:]):
         print("usage: python -m igconv.workflow.notebooks NOTEBOOK OUTPUT [name=value ...]", file=sys.stderr)
         return 2
-    # A kernel is not a terminal: progress comes as lines. Frozen-module warnings of the debugger are noise.
-    os.environ |= {"IGCONV_PROGRESS": "lines", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    os.environ |= KERNEL
     given = dict(word.split("=", 1) for word in words[2:])
     title = " ".join([Path(words[0]).stem, given.get("run", "")]).strip()
     start = time.monotonic()
