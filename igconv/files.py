@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import tempfile
 from contextlib import contextmanager
@@ -13,10 +14,12 @@ from igconv.errors import Busy, InputError
 def write(path: str | Path, content: bytes | str) -> None:
     """Write a whole file: readers see the old content or the new one, never a part.
 
+    Text is written as UTF-8; names of files that are not UTF-8 keep their bytes (Python's "surrogateescape").
+
     Raises InputError with one line when the file system refuses (disk full, no permission, not a folder).
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,20 +35,29 @@ def write(path: str | Path, content: bytes | str) -> None:
             os.unlink(temporary)
 
 
-def append(path: Path, line: str) -> None:
-    """Add a line to a file at once. `lines` leaves out one that a kill or a full disk has torn."""
+def append(path: Path, record: dict) -> None:
+    """Add a record of numbers (NumPy's too) and strings to a file at once, one line of JSON whatever the strings hold.
+
+    `records` leaves out what a kill or a full disk has cut short. Raises InputError when the file system refuses.
+    """
     try:
-        with open(path, "a", encoding="utf-8") as file:
-            # A torn line has no end of its own; the empty line before every line is it.
-            file.write(f"\n{line}\n")
+        with open(path, "a", encoding="ascii") as file:
+            # The line break in front ends the line before, should that have been cut short.
+            file.write(f"\n{json.dumps(record, default=lambda value: value.item())}\n")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def lines(path: Path) -> list[str]:
-    """The complete lines that `append` has written, none if there is no file."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return [line for line in text[: text.rfind("\n") + 1].splitlines() if line]
+def records(path: Path) -> list[dict]:
+    """The complete records that `append` has written, none if there is no file."""
+    found = []
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:  # empty, or cut short
+            continue
+        found += [record] if isinstance(record, dict) else []
+    return found
 
 
 @contextmanager

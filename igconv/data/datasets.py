@@ -187,7 +187,7 @@ def data_hash(names) -> str:
     digest = hashlib.sha256()
     for name in names:
         for path in image_set(name).paths():
-            digest.update(f"{name}/{path.name}".encode())
+            digest.update(f"{name}/{path.name}".encode(errors="surrogateescape"))
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -1,6 +1,5 @@
 """Model x image set x scale -> one row per image, as the literature measures it."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from igconv.data.images import read_image
 from igconv.data.resize import downsample, imresize, modcrop
 from igconv.errors import InputError, choose
 from igconv.evaluation.metrics import psnr_ssim_y
-from igconv.files import append, exclusive, lines
+from igconv.files import append, exclusive, records
 from igconv.models import inference, published, run_weights
 from igconv.models.inference import Upscaler, upscale
 from igconv.study import results
@@ -24,8 +23,24 @@ from igconv.study.runs import Run
 
 # What a stored row depends on besides weights and images; a change makes every row stale.
 SETTINGS = dict(degradation="matlab", luma="BT.601", shave="scale", crop="multiple of the scale", precision="float32")
-ROW = ("run", "encoder", "upsampler", "variant", "train_scales", "seed", "steps", "dataset", "image", "scale",
-       "psnr_y_db", "ssim_y", "seconds", "device", "weights_sha256", "settings_hash")  # fmt: skip
+ROW = (
+    "run",
+    "encoder",
+    "upsampler",
+    "variant",
+    "train_scales",
+    "seed",
+    "steps",
+    "dataset",
+    "image",
+    "scale",
+    "psnr_y_db",
+    "ssim_y",
+    "seconds",
+    "device",
+    "weights_sha256",
+    "settings_hash",
+)
 
 
 @dataclass(frozen=True)
@@ -51,8 +66,12 @@ class Protocol:
 
     def label(self) -> str:
         """Name of the folder of its rows, empty for the study's own protocol."""
-        words = ("stored_lr" * (self.lr == "stored"), "authors" * self.authors, f"tile{self.tile}" * bool(self.tile),
-                 "ensemble" * self.self_ensemble)  # fmt: skip
+        words = (
+            "stored_lr" * (self.lr == "stored"),
+            "authors" * self.authors,
+            f"tile{self.tile}" * bool(self.tile),
+            "ensemble" * self.self_ensemble,
+        )
         return "-".join(word for word in words if word)
 
     def applied(self, model: Upscaler) -> Upscaler:
@@ -116,8 +135,10 @@ def benchmark_pairs(
 def _stored_pair(path: Path, image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     low, hr = stored_lr(path, scale), modcrop(image, scale)
     if tuple(scale * n for n in low.shape) != (3 * scale, *hr.shape[1:]):
-        raise InputError(f"its stored LR image at x{scale} is {low.shape[2]}x{low.shape[1]}, expected "
-                         f"{hr.shape[2] // scale}x{hr.shape[1] // scale}")  # fmt: skip
+        raise InputError(
+            f"its stored LR image at x{scale} is {low.shape[2]}x{low.shape[1]}, expected "
+            f"{hr.shape[2] // scale}x{hr.shape[1] // scale}"
+        )
     return low, hr
 
 
@@ -143,8 +164,15 @@ def measure(
 def evaluate_run(run: Run, device="cpu", protocol: Protocol = STANDARD) -> pd.DataFrame:
     """Rows of a trained run on its test sets at its scales, from ``rows/<run>.csv`` as far as they are valid."""
     model = run_weights.load_run(run)  # before the hash: it checks the file
-    facts = dict(run=run.name, encoder=run.encoder, upsampler=run.upsampler, variant=run.variant,
-                 train_scales="-".join(map(str, run.scales)), seed=run.seed, steps=run.steps)  # fmt: skip
+    facts = dict(
+        run=run.name,
+        encoder=run.encoder,
+        upsampler=run.upsampler,
+        variant=run.variant,
+        train_scales="-".join(map(str, run.scales)),
+        seed=run.seed,
+        steps=run.steps,
+    )
     sha = files.sha256(run_weights.trained_weights(run))
     return evaluate(run.profile, facts, model, run.test_sets, run.scales, sha, device, protocol)
 
@@ -161,8 +189,15 @@ def evaluate_published(profile: str, name: str, test_sets, device="cpu", **optio
     ``options``: of `evaluate`.
     """
     model, (encoder, upsampler), entry = published.load(name), published.kind(name), weights.catalogue()[name]
-    facts = dict(run=name, encoder=encoder, upsampler=upsampler, variant=f"published {entry.training}",
-                 train_scales="-".join(map(str, entry.scales)), seed="", steps="")  # fmt: skip
+    facts = dict(
+        run=name,
+        encoder=encoder,
+        upsampler=upsampler,
+        variant=f"published {entry.training}",
+        train_scales="-".join(map(str, entry.scales)),
+        seed="",
+        steps="",
+    )
     sha = files.sha256(weights.find(name))
     return evaluate(profile, facts, model, test_sets, entry.scales, sha, device, **options)
 
@@ -189,21 +224,25 @@ def evaluate(
     path = results.rows_file(profile, facts["run"], protocol.label())
     fixed = dict(device=results.device_name(device), weights_sha256=weights_sha256)
     hashes = {name: settings_hash(name, protocol) for name in test_sets}
-    wanted = [(name, image.stem, scale) for name in test_sets
-              for image in datasets.image_set(name).paths() for scale in scales]  # fmt: skip
+    wanted = [
+        (name, image.stem, scale)
+        for name in test_sets
+        for image in datasets.image_set(name).paths()
+        for scale in scales
+    ]
     partial = path.with_name(f".{path.name}.partial")
     with exclusive(path.with_name(f".lock-{path.stem}"), wait=True, who=f"evaluation of {facts['run']}"):
         stored = results.read_table(path) if path.is_file() else pd.DataFrame(columns=list(ROW))
-        valid = _valid(stored, weights_sha256, hashes, wanted)
+        valid = _valid(stored.to_dict("records"), weights_sha256, hashes, wanted)
         if len(valid) == len(stored) == len(wanted):
             path.touch()  # checked now: Snakemake compares its time with those of all weights
             return stored
-        rows = valid | _valid(_read_partial(partial), weights_sha256, hashes, wanted)
+        rows = valid | _valid(records(partial), weights_sha256, hashes, wanted)
         if len(rows) < len(wanted):
             for row in measure(model, test_sets, scales, device, protocol, frozenset(rows)):
                 row = {**facts, **row, **fixed, "settings_hash": hashes[row["dataset"]]}
                 rows[_key(row)] = row
-                append(partial, ",".join(str(row[column]) for column in ROW))
+                append(partial, row)
         table = pd.DataFrame([rows[key] for key in wanted], columns=list(ROW))
         settings = SETTINGS | asdict(protocol)
         results.write_table(table, path, weights_sha256=weights_sha256, settings=settings, test_sets=list(test_sets))
@@ -215,23 +254,16 @@ def _key(row) -> tuple[str, str, int]:
     return row["dataset"], row["image"], int(row["scale"])
 
 
-def _valid(table: pd.DataFrame, weights_sha256: str, hashes: dict, wanted: list) -> dict[tuple, dict]:
+def _valid(rows: list[dict], weights_sha256: str, hashes: dict, wanted: list) -> dict[tuple, dict]:
     """Rows that still say what would be measured now, by (dataset, image, scale)."""
     keys = set(wanted)
     return {
         _key(row): row
-        for row in table.to_dict("records")
+        for row in rows
         if row["weights_sha256"] == weights_sha256
         and row["settings_hash"] == hashes.get(row["dataset"])
         and _key(row) in keys
     }
-
-
-def _read_partial(path: Path) -> pd.DataFrame:
-    """Rows of an interrupted evaluation."""
-    rows = [row for row in csv.reader(lines(path)) if len(row) == len(ROW)]
-    numbers = dict(scale=int, psnr_y_db=float, ssim_y=float, seconds=float)
-    return pd.DataFrame(rows, columns=list(ROW)).astype(numbers)
 
 
 def read_rows(profile: str, runs: Sequence[str]) -> pd.DataFrame:

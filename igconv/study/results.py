@@ -1,5 +1,6 @@
 """Where results are, and tidy tables with provenance."""
 
+import csv
 import json
 import os
 import platform
@@ -113,7 +114,10 @@ def write_json(content: dict, path: Path) -> None:
 def write_table(table: pd.DataFrame, path: Path, **facts) -> None:
     """A tidy CSV, and its provenance beside it as ``<name>.provenance.json``."""
     write_json(provenance(**facts), path.with_suffix(".provenance.json"))
-    write(path, table.to_csv(index=False))
+    text = table.to_csv(index=False)
+    if "\r" in text:  # in a name; pandas takes an unquoted one for the end of a line
+        text = table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+    write(path, text)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -125,7 +129,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise InputError(f"{shown(path)} is missing; run the notebook that writes it first (./run_all.sh does)")
     try:
         table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT_COLUMNS, "str"),
-                            float_precision="round_trip")  # fmt: skip
+                            float_precision="round_trip", encoding_errors="surrogateescape")  # fmt: skip
     except ValueError as error:  # pandas' errors of an empty, damaged or binary file
         raise InputError(f"cannot read {path}: {error}") from None
     text = [column for column in table.columns if column in TEXT_COLUMNS]

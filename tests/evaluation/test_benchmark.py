@@ -1,5 +1,6 @@
 """Rows: the schema, values against metrics by hand, when they are reused."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -38,6 +39,29 @@ def measured(monkeypatch) -> list[str]:
     calls, original = [], benchmark.measure
     monkeypatch.setattr(benchmark, "measure", lambda *a, **k: calls.append("x") or original(*a, **k))
     return calls
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """``stop_after(run, n)``: evaluate again without a table, interrupted after n rows; returns the file of these."""
+
+    def stop(run, count: int):
+        path, calls, original = results.rows_file(run.profile, run.name), [], benchmark.append
+        path.unlink()
+
+        def append(*row):
+            original(*row)
+            calls.append(row)
+            if len(calls) == count:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(benchmark, "append", append)
+            with pytest.raises(KeyboardInterrupt):
+                evaluate_run(run)
+        return path.with_name(f".{path.name}.partial")
+
+    return stop
 
 
 def test_rows_have_the_schema_of_the_design(finished, tiny_run):
@@ -177,15 +201,11 @@ def test_a_failed_write_leaves_no_table(finished, monkeypatch, tiny_run, measure
     assert not list(folder.glob(".*partial"))
 
 
-def test_an_interrupted_evaluation_goes_on(finished, monkeypatch, tiny_run):
+def test_an_interrupted_evaluation_goes_on(finished, monkeypatch, stop_after):
     """Killed in the middle of the fifth of six rows: only two are measured, and the table is the same."""
     run = finished()
-    whole = evaluate_run(run)
-    path = results.rows_file(run.profile, run.name)
-    lines = path.read_text().splitlines()[1:]
-    path.unlink()
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(f"\n{line}\n" for line in lines[:4]) + "\n" + lines[4][:60])
+    whole, partial = evaluate_run(run), stop_after(run, 5)
+    partial.write_bytes(partial.read_bytes()[:-60])
     seen, original = [], benchmark.upscale
     monkeypatch.setattr(benchmark, "upscale", lambda m, lr, s, d: seen.append(s) or original(m, lr, s, d))
     again = evaluate_run(run)
@@ -193,6 +213,29 @@ def test_an_interrupted_evaluation_goes_on(finished, monkeypatch, tiny_run):
     columns = [c for c in ROW if c != "seconds"]
     pd.testing.assert_frame_equal(again[columns], whole[columns])
     assert not partial.exists()
+
+
+NAMES = ["a,b", 'quo"te', "two\nlines", "re\rturn", " blanks ", "line\u2028separator", os.fsdecode(b"not \xff utf-8")]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_any_name_of_an_image_survives(finished, image_sets, measured, stop_after, monkeypatch, name):
+    """In the rows of an interrupted evaluation and in the table: nothing is measured twice."""
+    folder = image_sets / "benchmarks" / "tiny" / "HR"
+    try:
+        (folder / "t0.png").rename(folder / f"{name}.png")
+    except OSError:
+        pytest.skip("the file system has no such names")
+    run = finished()
+    whole, _ = evaluate_run(run), stop_after(run, 6)
+    with monkeypatch.context() as patch:
+        patch.setattr(benchmark, "upscale", lambda *_: pytest.fail("measured twice"))
+        again = evaluate_run(run)
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), whole.drop(columns="seconds"))
+    assert set(again.image) == {name, "t1"}
+    measured.clear()
+    pd.testing.assert_frame_equal(evaluate_run(run), again)
+    assert not measured, "the table is valid"
 
 
 def test_only_what_changed_is_measured(finished, tiny_run, image_sets, monkeypatch, photograph, write_png):
