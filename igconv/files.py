@@ -65,7 +65,7 @@ def exclusive(path: str | Path, wait: bool, who: str):
     """Hold a lock file while the block runs. The system releases it when the process ends, however it ends.
 
     Args:
-        path: the lock file; it stays, empty of meaning, when the lock is free.
+        path: the lock file; it is left in place when the lock is free, and then means nothing.
         wait: wait for the holder (after one line that says so), or raise Busy.
         who: what is locked, for that line.
     """
