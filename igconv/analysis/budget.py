@@ -14,7 +14,7 @@ from igconv.errors import choose
 from igconv.models.encoders import ENCODERS
 from igconv.models.super_resolver import build_model
 from igconv.study import results
-from igconv.study.labels import BASELINE_OF, MAIN_VARIANTS, NAMES, PAPER_ENCODERS
+from igconv.study.labels import BASELINE_OF, NAMES, PAPER_ENCODERS
 from igconv.study.runs import Run, runs_of
 
 RUN_COSTS = ("run", "state", "steps", "batch", "lr_patch", "seconds", "steps_per_s", "peak_memory_mb",
@@ -101,7 +101,7 @@ def budget_summary(budget: pd.DataFrame) -> pd.DataFrame:
 
 def fixed_baseline(encoder: str) -> Run | None:
     """The fixed-scale run of the paper profile that an encoder's multi-scale models are compared with, if any."""
-    fixed = [run for run in runs_of("paper").values() if len(run.scales) == 1 and run.variant in MAIN_VARIANTS]
+    fixed = [run for run in runs_of("paper").values() if run.is_fixed_scale and run.is_main]
     return next((run for run in fixed if BASELINE_OF.get(run.encoder, run.encoder) == encoder), None)
 
 

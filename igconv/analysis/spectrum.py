@@ -8,7 +8,7 @@ bias claims is an order in time, low frequencies before high ones, so two things
 models on test images, and the error over training steps on the validation crops (``runs/<run>/bands.csv``).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from igconv.evaluation.benchmark import benchmark_pairs, bicubic
 from igconv.models import published
 from igconv.models.inference import Upscaler, prepare, upscale
 from igconv.models.run_weights import load_run
-from igconv.study import labels, results
+from igconv.study import results
 from igconv.study.runs import Run
 
 BAND = ["band_low_cycles_per_px", "band_high_cycles_per_px"]
@@ -93,26 +93,25 @@ def _tidy(frames: Iterator[pd.DataFrame], **facts) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).assign(**facts)[list(COLUMNS)]
 
 
-def differences(errors: pd.DataFrame, upsampler: str, variant: str = "", split: float | None = None) -> pd.DataFrame:
-    """Relative error of every other kind of run minus that of one kind, per scale and band, paired by image and seed.
+def differences(errors: pd.DataFrame, base: Collection[str], split: float | None = None) -> pd.DataFrame:
+    """Relative error of every other kind of run minus that of the base, per scale and band, paired by image and seed.
 
     Args:
         errors: `COLUMNS` of several runs.
-        upsampler, variant: the kind that is subtracted.
+        base: names of the runs that are subtracted, one kind in several seeds or scales.
         split: a frequency in cycles per pixel; bands below and above it (by their low edge) are then averaged per
             image, with all scales, before the statistics, and there are two rows per kind.
 
     Returns: upsampler, variant, scale (not with ``split``), the two band edges, difference_db (positive: worse than
-        the one kind), low_db, high_db (95 % by `igconv.evaluation.statistics.crossed_interval`), images, seeds.
+        the base), low_db, high_db (95 % by `igconv.evaluation.statistics.crossed_interval`), images, seeds.
 
-    Raises InputError when the errors hold no run of that kind.
+    Raises InputError when the errors hold no run of the base.
     """
-    is_base = (errors.upsampler == upsampler) & (errors.variant == variant)
-    base = errors[is_base]
-    if base.empty:
-        raise InputError(f"the rows hold no run of {labels.run_label(upsampler, variant)}")
+    is_base = errors.run.isin(base)
+    if not is_base.any():
+        raise InputError(f"the rows hold no run of {', '.join(base)}")
     key = ["dataset", "image", "seed", "scale", *BAND]
-    pairs = errors[~is_base].merge(base[[*key, "relative_error_db"]], on=key, suffixes=("", "_base"))
+    pairs = errors[~is_base].merge(errors[is_base][[*key, "relative_error_db"]], on=key, suffixes=("", "_base"))
     pairs["difference"] = pairs.relative_error_db - pairs.relative_error_db_base
     group = ["upsampler", "variant", "scale", *BAND]
     if split is not None:

@@ -19,8 +19,8 @@ FIGURES = {
     "psnr_gain": "Gain over bicubic in PSNR-Y per scale and model. Bars are means, dots single images. "
     "Ingredients left out or added: see below.",
     "training_curves": "Training: loss of the patches (left) and PSNR of the averaged weights on validation crops.",
-    "ablation": "Ingredients of IGConv+ left out of it (below zero they help) and added to others (above zero they "
-    "help), paired by image, with 95 % bootstrap intervals; small dots are single test sets.",
+    "ablation": "What each ingredient brings IGConv+, as the last of three, and what it brings another model alone: "
+    "PSNR-Y with it minus without it, paired by image, with 95 % bootstrap intervals; small dots are single test sets.",
     "cka_maps": "Similarity (unbiased linear CKA) of the encoders of models trained for different scales.",
     "cka_depth": "The same along the depth, with randomly initialised encoders as control.",
     "transfer_loss": "Frozen encoders with an SPConv fitted in closed form, minus the native encoder treated alike: "
@@ -53,8 +53,8 @@ TABLES = {
     "published": "Models beside the paper's values. Published ones should have them; our runs have another budget and "
     "other data.",
     "alternatives": "What a user would pick instead, beside IGConv and SPConv of equal steps.",
-    "ablation": "Variants minus their reference, paired by image. Single sets are in the CSV file.",
-    "effects": "What each ingredient of IGConv+ changes beside which others, paired by image.",
+    "effects": "What each ingredient of IGConv+ changes beside which others: with it minus without it, paired by "
+    "image. Single sets are in the CSV file.",
     "budget": "Training budget and stored parameters.",
     "paper": "Gains over the fixed-scale model, beside the paper's (other budget, encoders and images: compare signs).",
     "runs": "Every run: where it was trained, for how long, how fast, with how much memory, by which code.",

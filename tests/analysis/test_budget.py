@@ -12,7 +12,7 @@ from igconv import InputError, build_model, files
 from igconv.analysis import budget as budgets
 from igconv.models import checkpoints
 from igconv.study import results
-from igconv.study.runs import runs_of
+from igconv.study.runs import igconv_plus, runs_of
 
 
 @pytest.fixture
@@ -21,7 +21,8 @@ def trained(tmp_path, monkeypatch):
     monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path))
     base = next(iter(runs_of("smoke").values()))
     runs = [replace(base, upsampler="spconv", scales=(s,)) for s in (2, 3, 4)]
-    runs += [replace(base, upsampler="igconv", scales=(2, 3, 4)), replace(base, upsampler="igconv+", scales=(2, 3, 4))]
+    multi = replace(base, upsampler="igconv", scales=(2, 3, 4))
+    runs += [multi, igconv_plus(multi)]
     torch.manual_seed(0)
     for run in runs[:-1]:
         folder = results.run_folder(run.profile, run.name)
