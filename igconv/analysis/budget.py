@@ -65,7 +65,7 @@ def training_budget(runs: Sequence[Run]) -> pd.DataFrame:
             steps = int(costs.steps[run.name])
             rows.append(dict(
                 run=run.name, encoder=run.encoder, upsampler=run.upsampler, variant=run.variant,
-                scales="-".join(map(str, run.scales)), seed=run.seed, steps=steps, images=steps * run.batch,
+                scales=run.train_scales, seed=run.seed, steps=steps, images=steps * run.batch,
                 training_seconds=costs.seconds[run.name],
                 stored_parameters=_count(build_model(run.encoder, run.upsampler, **run.model_options())),
                 device=costs.device[run.name],

@@ -144,7 +144,7 @@ def evaluate_run(run: Run, device="cpu", protocol: Protocol = STANDARD) -> pd.Da
     """Rows of a trained run on its test sets at its scales, from ``rows/<run>.csv`` as far as they are valid."""
     model = run_weights.load_run(run)  # before the hash: it checks the file
     facts = dict(run=run.name, encoder=run.encoder, upsampler=run.upsampler, variant=run.variant,
-                 train_scales="-".join(map(str, run.scales)), seed=run.seed, steps=run.steps)  # fmt: skip
+                 train_scales=run.train_scales, seed=run.seed, steps=run.steps)  # fmt: skip
     sha = files.sha256(run_weights.trained_weights(run))
     return evaluate(run.profile, facts, model, run.test_sets, run.scales, sha, device, protocol)
 

@@ -111,6 +111,11 @@ class Run:
         return "igconv" if self.upsampler == "igconv+" else self.upsampler
 
     @property
+    def train_scales(self) -> str:
+        """Its scales in a cell of a table: "2-3-4"."""
+        return "-".join(map(str, self.scales))
+
+    @property
     def is_fixed_scale(self) -> bool:
         return len(self.scales) == 1
 

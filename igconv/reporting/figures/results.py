@@ -15,8 +15,9 @@ from igconv.reporting.figures.style import GREY, INGREDIENT_COLOURS, labelled, s
 def training_curves(records: pd.DataFrame, bicubic_psnr_y_db: float | None = None) -> Figure:
     """L1 loss and validation PSNR against steps; records: run, upsampler, variant, train_scales, step, l1, psnr_y_db.
 
-    Runs of one label (fixed scales) share colour and legend entry; their scale stands at the end of the curve. The
-    other curves are means over the scales of the run ("2-3-4"), so only they compare with each other.
+    Runs of one label (fixed scales) share colour and legend entry; their scale stands at the end of the curve, where
+    the records have train_scales. The other curves are means over the scales of the run ("2-3-4"), so only they
+    compare with each other.
     """
     records, colours = labelled(records)
     figure, ((loss, psnr),) = subplots(1, 2, 4.2, 3.0)
@@ -26,7 +27,7 @@ def training_curves(records: pd.DataFrame, bicubic_psnr_y_db: float | None = Non
             loss.plot(run.step, run.l1, color=colour, label=name, lw=1)
             seen = run.dropna(subset="psnr_y_db")
             psnr.plot(seen.step, seen.psnr_y_db, color=colour, marker="o", ms=2.5, lw=1.2)
-            scale = run.train_scales.iloc[0]
+            scale = run.train_scales.iloc[0] if "train_scales" in run else ""
             if scale.isdigit() and len(seen):
                 psnr.annotate(f"x{scale}", (seen.step.iloc[-1], seen.psnr_y_db.iloc[-1]), (4, 0), fontsize=7,
                               textcoords="offset points", va="center", color=colour)  # fmt: skip
