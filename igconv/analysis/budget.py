@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from igconv import files
-from igconv.errors import choose
+from igconv.errors import InputError, choose
 from igconv.models.encoders import ENCODERS
 from igconv.models.super_resolver import build_model
 from igconv.study import results
@@ -53,6 +53,16 @@ def _weights_sha256(run: Run) -> str:
         return files.sha256(weights)
     rows = results.rows_file(run.profile, run.name)
     return results.read_table(rows).weights_sha256.iloc[0] if rows.is_file() else ""
+
+
+def training_records(runs: Sequence[Run]) -> pd.DataFrame:
+    """record.csv of every finished run below each other, with run, upsampler and variant. Others are left out."""
+    tables = [
+        results.read_table(file).assign(run=run.name, upsampler=run.upsampler, variant=run.variant)
+        for run in runs
+        if (file := results.run_folder(run.profile, run.name) / "record.csv").is_file()
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["run", "upsampler", "variant"])
 
 
 def training_budget(runs: Sequence[Run]) -> pd.DataFrame:
@@ -139,3 +149,16 @@ def stored_parameters(encoder: str, scales: Sequence[int] = (2, 3, 4)) -> pd.Dat
 
 def _count(module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def training_in_words(run: Run) -> str:
+    """How a finished training went, in one sentence. Raises InputError for a run that was not made."""
+    (costs,) = run_costs([run]).itertuples()
+    if costs.state != "trained":
+        raise InputError(f"run {run.name} of profile {run.profile} is not trained yet")
+    last = training_records([run]).iloc[-1]
+    scales = ", ".join(f"×{scale}" for scale in run.scales)
+    return (
+        f"{run.name}: {run.steps} steps of {run.batch} patches in {costs.seconds:.0f} s on {costs.device}; loss "
+        f"{last.loss:.4f}, {last.psnr_y_db:.2f} dB on the validation crops (mean over {scales})"
+    )

@@ -264,11 +264,16 @@ def compare(
 
 def by_comparison(table: pd.DataFrame) -> pd.DataFrame:
     """CKA of equal stages (of pairs of equal depth) per setting, family and comparison: mean, min, max, last stage."""
-    depth = ["setting", "family", "comparison", "model_a", "model_b"]
-    ends = table.groupby(depth)[["index_a", "index_b"]].transform("max")
-    equal = table[(table.index_a == table.index_b) & (ends.index_a == ends.index_b)]
-    last = equal.assign(last=equal.cka.where(equal.index_a == ends.index_a.reindex(equal.index)))
-    return last.groupby(depth[:3], sort=False).agg(
-        pairs=("model_b", lambda names: len(set(zip(last.model_a[names.index], names, strict=True)))),
-        mean=("cka", "mean"), min=("cka", "min"), max=("cka", "max"), last=("last", "mean"),
-    ).reset_index()  # fmt: skip
+    kind, pair = ["setting", "family", "comparison"], ["model_a", "model_b"]
+    depths = table.groupby(kind + pair)[["index_a", "index_b"]].transform("max")
+    table = table.assign(depth_a=depths.index_a, depth_b=depths.index_b, pair=table.model_a + "\n" + table.model_b)
+    equal = table[(table.index_a == table.index_b) & (table.depth_a == table.depth_b)]
+    equal = equal.assign(last=equal.cka.where(equal.index_a == equal.depth_a))
+    summary = equal.groupby(kind, sort=False).agg(
+        pairs=("pair", "nunique"),
+        mean=("cka", "mean"),
+        min=("cka", "min"),
+        max=("cka", "max"),
+        last=("last", "mean"),
+    )
+    return summary.reset_index()

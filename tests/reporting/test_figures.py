@@ -80,7 +80,7 @@ def kernels(scale):
 
 
 def correlations():
-    pairs = (("SPConv x2", 2, "SPConv x3", 3), ("IGConv", 2, "IGConv", 4))
+    pairs = (("SPConv", 2, "SPConv", 3), ("IGConv", 2, "IGConv", 4))
     tables = [correlation.compare(a, kernels(r), r, b, kernels(s), s, permutations=9) for a, r, b, s in pairs]
     return pd.concat(tables)
 
@@ -90,7 +90,12 @@ def transfer():
             ("untrained edsr 1", 0, "refitted"), ("", 0, "bicubic")]  # fmt: skip
     table = pd.DataFrame(rows, columns=["encoder", "encoder_scale", "head"])
     return table.assign(
-        family="f", target_scale=2, difference_db=range(-3, 3), low_db=range(-4, 2), high_db=range(-2, 4)
+        family="f",
+        target_scale=2,
+        difference_db=range(-3, 3),
+        low_db=range(-4, 2),
+        high_db=range(-2, 4),
+        trained=[True, True, True, True, False, True],
     )
 
 
@@ -99,7 +104,7 @@ def aligned():
         (m, c, k) for m in ("fitted", "images shuffled") for c in ("kernel", "output") for k in ("kept", "removed")
     ]
     table = pd.DataFrame(kinds, columns=["alignment", "compared", "constant"])
-    pair = dict(model_a="A x2", model_b="A x3", scale_a=2, scale_b=3)
+    pair = dict(model_a="A", model_b="A", scale_a=2, scale_b=3)
     psnr = pd.DataFrame(dict(head=["true", "predicted", "bicubic"], difference_db=[0, -0.3, -3], low_db=[0, -0.4, -4],
                              high_db=[0, -0.2, -2]))  # fmt: skip
     return table.assign(value=0.5, null_mean=0, null_q95=0.1, permutations=99, **pair), psnr.assign(**pair)
