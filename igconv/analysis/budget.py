@@ -56,9 +56,15 @@ def _weights_sha256(run: Run) -> str:
 
 
 def training_records(runs: Sequence[Run]) -> pd.DataFrame:
-    """record.csv of every finished run below each other, with run, upsampler and variant. Others are left out."""
+    """record.csv of every finished run below each other, with run, upsampler, variant and train_scales ("2-3-4").
+    Runs that were not made are left out."""
     tables = [
-        results.read_table(file).assign(run=run.name, upsampler=run.upsampler, variant=run.variant)
+        results.read_table(file).assign(
+            run=run.name,
+            upsampler=run.upsampler,
+            variant=run.variant,
+            train_scales="-".join(map(str, run.scales)),
+        )
         for run in runs
         if (file := results.run_folder(run.profile, run.name) / "record.csv").is_file()
     ]
