@@ -117,7 +117,7 @@ def _within(family: str, members: list[Network], networks, grams: dict[str, dict
     for setting, of_setting in grams.items():
         options = dict(family=family, setting=setting, units=units)
         tables.append(similarity.compare(of_setting, pairs, ACROSS, **options))
-        half = [(member.name, first.name) for member in members]
+        half = [(member.name, second.name) for member in members]
         controls = (
             similarity.compare(of_setting, [(first.name, second.name)], BOTH_UNTRAINED, **options),
             similarity.compare(of_setting, half, ONE_UNTRAINED, **options),

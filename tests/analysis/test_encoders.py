@@ -86,6 +86,7 @@ def test_every_comparison_has_its_pairs(family, scenes):
         "across scales, other seed": 2,
     }  # fmt: skip
     assert (table[table.comparison == "both untrained"].eval("index_a == index_b")).all()
+    assert set(table[table.comparison == "one untrained"].model_b) == {"untrained edsr_tiny 2"}
 
 
 def test_own_lr_is_the_scene_reduced_by_the_own_scale(family, scenes):

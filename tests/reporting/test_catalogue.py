@@ -24,7 +24,8 @@ HELPERS = {"COLOURS", "Picture", "labelled", "save", "style"}
 
 def calls(name: str) -> list[ast.Call]:
     cells = [c.source for c in nbformat.read(PROJECT / "notebooks" / f"{name}.ipynb", 4).cells if c.cell_type == "code"]
-    return [node for cell in cells for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Call)]
+    nodes = [[node for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Call)] for cell in cells]
+    return [node for of_cell in nodes for node in sorted(of_cell, key=lambda node: (node.lineno, node.col_offset))]
 
 
 def called(node: ast.Call) -> str:
