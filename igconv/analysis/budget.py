@@ -37,11 +37,20 @@ def run_costs(runs: Sequence[Run]) -> pd.DataFrame:
         if (folder / "record.csv").is_file() and (folder / "provenance.json").is_file():
             record, facts = pd.read_csv(folder / "record.csv"), json.loads((folder / "provenance.json").read_text())
             seconds = float(record.seconds.iloc[-1])
-            row |= dict(state="trained", seconds=seconds, steps_per_s=int(record.step.iloc[-1]) / seconds,
-                        peak_memory_mb=record.peak_memory_mb.iloc[-1], validation_psnr_y_db=record.psnr_y_db.iloc[-1],
-                        device=facts["device"], processes=facts.get("world_size"), threads=facts.get("threads"),
-                        precision=facts.get("precision"), torch=facts.get("versions", {}).get("torch"),
-                        git_commit=facts.get("git_commit"), weights_sha256=_weights_sha256(run))  # fmt: skip
+            row |= dict(
+                state="trained",
+                seconds=seconds,
+                steps_per_s=int(record.step.iloc[-1]) / seconds,
+                peak_memory_mb=record.peak_memory_mb.iloc[-1],
+                validation_psnr_y_db=record.psnr_y_db.iloc[-1],
+                device=facts["device"],
+                processes=facts.get("world_size"),
+                threads=facts.get("threads"),
+                precision=facts.get("precision"),
+                torch=facts.get("versions", {}).get("torch"),
+                git_commit=facts.get("git_commit"),
+                weights_sha256=_weights_sha256(run),
+            )
         rows.append(row)
     return pd.DataFrame(rows, columns=list(RUN_COSTS))
 
@@ -63,7 +72,7 @@ def training_records(runs: Sequence[Run]) -> pd.DataFrame:
             run=run.name,
             upsampler=run.upsampler,
             variant=run.variant,
-            train_scales="-".join(map(str, run.scales)),
+            train_scales=run.train_scales,
         )
         for run in runs
         if (file := results.run_folder(run.profile, run.name) / "record.csv").is_file()
@@ -79,15 +88,37 @@ def training_budget(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         if costs.state[run.name] == "trained":
             steps = int(costs.steps[run.name])
-            rows.append(dict(
-                run=run.name, encoder=run.encoder, upsampler=run.upsampler, variant=run.variant,
-                scales=run.train_scales, seed=run.seed, steps=steps, images=steps * run.batch,
-                training_seconds=costs.seconds[run.name],
-                stored_parameters=_count(build_model(run.encoder, run.upsampler, **run.model_options())),
-                device=costs.device[run.name],
-            ))  # fmt: skip
-    return pd.DataFrame(rows, columns=["run", "encoder", "upsampler", "variant", "scales", "seed", "steps", "images",
-                                       "training_seconds", "stored_parameters", "device"])  # fmt: skip
+            rows.append(
+                dict(
+                    run=run.name,
+                    encoder=run.encoder,
+                    upsampler=run.upsampler,
+                    variant=run.variant,
+                    scales=run.train_scales,
+                    seed=run.seed,
+                    steps=steps,
+                    images=steps * run.batch,
+                    training_seconds=costs.seconds[run.name],
+                    stored_parameters=_count(build_model(run.encoder, run.upsampler, **run.model_options())),
+                    device=costs.device[run.name],
+                )
+            )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "run",
+            "encoder",
+            "upsampler",
+            "variant",
+            "scales",
+            "seed",
+            "steps",
+            "images",
+            "training_seconds",
+            "stored_parameters",
+            "device",
+        ],
+    )
 
 
 def budget_summary(budget: pd.DataFrame) -> pd.DataFrame:
@@ -105,12 +136,31 @@ def budget_summary(budget: pd.DataFrame) -> pd.DataFrame:
         if wanted and wanted <= set(group.scales.astype(str)):
             group = group[group.scales.astype(str).isin(wanted)]
             sums = group[["steps", "images", "training_seconds", "stored_parameters"]].sum().to_dict()
-            rows.append(dict(zip(("encoder", "upsampler", "variant", "seed"), key, strict=True), models=len(group),
-                             scales="-".join(sorted(wanted, key=int)), **sums,
-                             device=" / ".join(group.device.unique())))  # fmt: skip
+            rows.append(
+                dict(
+                    zip(("encoder", "upsampler", "variant", "seed"), key, strict=True),
+                    models=len(group),
+                    scales="-".join(sorted(wanted, key=int)),
+                    **sums,
+                    device=" / ".join(group.device.unique()),
+                )
+            )
     table = pd.concat([pd.DataFrame(rows), multi.drop(columns="run").assign(models=1)], ignore_index=True)
-    table = table.reindex(columns=["encoder", "upsampler", "variant", "seed", "models", "scales", "steps", "images",
-                                   "training_seconds", "stored_parameters", "device"])  # fmt: skip
+    table = table.reindex(
+        columns=[
+            "encoder",
+            "upsampler",
+            "variant",
+            "seed",
+            "models",
+            "scales",
+            "steps",
+            "images",
+            "training_seconds",
+            "stored_parameters",
+            "device",
+        ]
+    )
     # Sums of a row of mixed types come as floats; counts are counts.
     return table.astype({"steps": int, "images": int, "stored_parameters": int})
 
@@ -148,8 +198,19 @@ def stored_parameters(encoder: str, scales: Sequence[int] = (2, 3, 4)) -> pd.Dat
     rows = []
     for name in ("igconv", "igconv+"):
         multi = _count(build_model(module, name, scales=scales))
-        rows.append((encoder, PAPER_ENCODERS.get(encoder, ""), NAMES[baseline], NAMES[name],
-                     "-".join(map(str, scales)), len(scales), fixed, multi, multi / fixed))  # fmt: skip
+        rows.append(
+            (
+                encoder,
+                PAPER_ENCODERS.get(encoder, ""),
+                NAMES[baseline],
+                NAMES[name],
+                "-".join(map(str, scales)),
+                len(scales),
+                fixed,
+                multi,
+                multi / fixed,
+            )
+        )
     return pd.DataFrame(rows, columns=list(STORED))
 
 

@@ -50,10 +50,12 @@ def bank_statistics(bank: Tensor, scale: int) -> dict:
     by_output = bank.flatten(1)
     subpixels = bank.unflatten(0, (3, scale**2))
     return dict(
-        entry_mean=rms(by_output.mean(1)), entry_std=rms(by_output.std(1, correction=0)),
-        subpixel_std=rms(subpixels.std(1, correction=0)), effective_rank=effective_rank(by_output),
+        entry_mean=rms(by_output.mean(1)),
+        entry_std=rms(by_output.std(1, correction=0)),
+        subpixel_std=rms(subpixels.std(1, correction=0)),
+        effective_rank=effective_rank(by_output),
         outputs=len(bank),
-    )  # fmt: skip
+    )
 
 
 def gradient_rank(model: SuperResolver, lr: Tensor, hr: Tensor, scale: int) -> float:
@@ -77,8 +79,16 @@ def starts(
         for scale in scales:
             bank = kernel(model, scale)
             rank = gradient_rank(model, *pairs[scale], scale)
-            rows.append(dict(model=name, scale=scale, seed=seed, **bank_statistics(bank, scale), gradient_rank=rank,
-                             channels=bank.shape[1]))  # fmt: skip
+            rows.append(
+                dict(
+                    model=name,
+                    scale=scale,
+                    seed=seed,
+                    **bank_statistics(bank, scale),
+                    gradient_rank=rank,
+                    channels=bank.shape[1],
+                )
+            )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -62,8 +62,9 @@ def degradation_gap(sets: Sequence[str], scales: Sequence[int]) -> pd.DataFrame:
             matlab, hr = benchmark_pair(pixels, scale)
             gap = (matlab.int() - resize.downsample(hr, scale, "pil").int()).abs()
             share, largest = (gap > 0).float().mean().item(), int(gap.max())
-            rows.append(dict(dataset=name, image=image, scale=scale, differing_share=share,
-                             largest_difference_levels=largest))  # fmt: skip
+            rows.append(
+                dict(dataset=name, image=image, scale=scale, differing_share=share, largest_difference_levels=largest)
+            )
     return pd.DataFrame(rows)
 
 

@@ -69,6 +69,12 @@ class Family:
         rows = (self.added + self.whole, self.left_out + self.whole)
         return [[run.label for run in row] for row in rows] if self.added else None
 
+    @property
+    def shown(self) -> set[str]:
+        """Names of the runs whose learning is drawn: without those that lack an ingredient where some have one more."""
+        left_out = [] if self.added else self.left_out
+        return {run.name for run in (*self.plain, *self.whole, *self.added, *left_out, *self.others)}
+
 
 def family(runs: Sequence[Run], names: Collection[str]) -> Family:
     """The IGConv runs of a study that are among ``names``."""
@@ -88,12 +94,15 @@ def family(runs: Sequence[Run], names: Collection[str]) -> Family:
 def low_and_high(errors: pd.DataFrame, base: Collection[str], name: str) -> str:
     """Error energy below and above `SPLIT` minus that of the ``base`` runs, called ``name``: two lines per kind."""
     table = spectrum.differences(errors, base, split=SPLIT)
-    return "\n".join(
-        f"{run_label(row.upsampler, row.variant)} minus {name}: error energy "
-        f"{'below' if row.band_low_cycles_per_px == 0 else 'above'} {SPLIT} cycles per pixel {row.difference_db:+.2f} dB "
-        f"[{row.low_db:+.2f}, {row.high_db:+.2f}] (mean over bands and scales; {row.images} images, {row.seeds} seed(s))"
-        for row in table.itertuples()
-    )
+    lines = []
+    for row in table.itertuples():
+        side = "below" if row.band_low_cycles_per_px == 0 else "above"
+        lines.append(
+            f"{run_label(row.upsampler, row.variant)} minus {name}: error energy {side} {SPLIT} cycles per pixel "
+            f"{row.difference_db:+.2f} dB [{row.low_db:+.2f}, {row.high_db:+.2f}] (mean over bands and scales; "
+            f"{row.images} images, {row.seeds} seed(s))"
+        )
+    return "\n".join(lines)
 
 
 def order_conclusion(order: pd.DataFrame) -> str:
@@ -111,8 +120,8 @@ def order_conclusion(order: pd.DataFrame) -> str:
             f"{rows.not_learned.sum()} of {(rows.bands + rows.not_learned).sum()} bands were not learned."
         )
     lines.append(
-        f"An honest note: {order.bands.min()} to {order.bands.max()} learned bands per case, neighbours among them nearly "
-        f"the same thing, so a p-value describes the order within a run and is no test over trainings; recorded on "
-        f"{order.run.nunique()} runs with {order.seed.nunique()} seed(s)."
+        f"An honest note: {order.bands.min()} to {order.bands.max()} learned bands per case, neighbours among them "
+        f"nearly the same thing, so a p-value describes the order within a run and is no test over trainings; recorded "
+        f"on {order.run.nunique()} runs with {order.seed.nunique()} seed(s)."
     )
     return "\n".join(lines)

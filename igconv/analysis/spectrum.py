@@ -119,11 +119,13 @@ def differences(errors: pd.DataFrame, base: Collection[str], split: float | None
         pairs = pairs.assign(**{BAND[0]: np.where(high, split, 0.0), BAND[1]: np.where(high, CORNER, split)})
         group.remove("scale")
     lines = []
-    for facts, part in pairs.groupby(group, sort=False):
-        mean, low, high = statistics.crossed_interval(part, "difference")
-        images = len(part[["dataset", "image"]].drop_duplicates())
-        lines.append(dict(zip(group, facts, strict=True)) | dict(
-            difference_db=mean, low_db=low, high_db=high, images=images, seeds=part.seed.nunique()))  # fmt: skip
+    for kind, of_kind in pairs.groupby(group, sort=False):
+        mean, low, high = statistics.crossed_interval(of_kind, "difference")
+        images = len(of_kind[["dataset", "image"]].drop_duplicates())
+        lines.append(
+            dict(zip(group, kind, strict=True))
+            | dict(difference_db=mean, low_db=low, high_db=high, images=images, seeds=of_kind.seed.nunique())
+        )
     return pd.DataFrame(lines, columns=[*group, "difference_db", "low_db", "high_db", "images", "seeds"])
 
 
@@ -174,8 +176,9 @@ def time_to_threshold(curves: pd.DataFrame, fraction: float = 0.9) -> pd.DataFra
             learned = db[-1] <= -LEARNED_DB and db[-1] < db[0]
             way = (values[0] - values) / (values[0] - values[-1]) if learned else None
             found = np.nan if way is None else np.expm1(_crossing(np.log1p(steps), way, fraction))
-            lines.append(dict(zip(group, facts, strict=True)) | dict(
-                measure=name, first_db=db[0], last_db=db[-1], step=found))  # fmt: skip
+            lines.append(
+                dict(zip(group, facts, strict=True)) | dict(measure=name, first_db=db[0], last_db=db[-1], step=found)
+            )
     return pd.DataFrame(lines, columns=[*group, "measure", "first_db", "last_db", "step"])
 
 
@@ -212,6 +215,8 @@ def order(times: pd.DataFrame, permutations: int = 9_999, seed: int = 0) -> pd.D
             rho = ranks @ frequency / norm
             drawn = rng.permuted(np.tile(ranks, (permutations, 1)), axis=1) @ frequency / norm
             p_value = (1 + np.sum(drawn >= rho - 1e-12)) / (1 + permutations)
-        lines.append(dict(zip(group, facts, strict=True)) | dict(
-            spearman=rho, p_value=p_value, bands=len(known), not_learned=len(part) - len(known)))  # fmt: skip
+        lines.append(
+            dict(zip(group, facts, strict=True))
+            | dict(spearman=rho, p_value=p_value, bands=len(known), not_learned=len(part) - len(known))
+        )
     return pd.DataFrame(lines, columns=[*group, "spearman", "p_value", "bands", "not_learned"])

@@ -55,7 +55,7 @@ def clamped(model: SuperResolver, max_scale: int) -> SuperResolver:
     """
     positive_integer(max_scale, "max_scale")
     copied = copy.deepcopy(model)
-    networks = [part for part in copied.modules() if isinstance(part, HyperNetwork)]
+    networks = [module for module in copied.modules() if isinstance(module, HyperNetwork)]
     if not networks:
         raise InputError("the model has no hyper-network, so no phase to clamp")
     for network in networks:
@@ -118,7 +118,7 @@ def methods_of(model: SuperResolver, scales: Sequence[int], clamps: Sequence[int
     if BASE not in scales:
         raise InputError(f"not trained for x{BASE}, from which bicubic starts, but for {', '.join(map(str, scales))}")
     methods: dict[tuple, Upscaler] = {(CHAINED, pd.NA): then_bicubic(model)}
-    if any(isinstance(part, HyperNetwork) for part in model.modules()):
+    if any(isinstance(module, HyperNetwork) for module in model.modules()):
         methods |= {(DIRECT, clamp): clamped(model, clamp) for clamp in clamps}
     elif not hasattr(model.upsampler, "heads"):
         methods[DIRECT, pd.NA] = model
@@ -173,10 +173,13 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
             base = rows[rows.method == against][["run", *key, *values]]
         others = rows[(rows.method != "bicubic") & (rows.method != against)]
         pairs = others.merge(base, on=[c for c in base if c not in values], suffixes=("_model", "_baseline"))
-        for facts, part in pairs.groupby([*KIND, "scale"], sort=False, dropna=False):
-            means = dict(psnr_y_db=part.psnr_y_db_model.mean(), ssim_y=part.ssim_y_model.mean())
-            lines.append(dict(zip([*KIND, "scale"], facts, strict=True), against=against) | means
-                         | statistics.paired_summary(part))  # fmt: skip
+        for kind, of_kind in pairs.groupby([*KIND, "scale"], sort=False, dropna=False):
+            means = dict(psnr_y_db=of_kind.psnr_y_db_model.mean(), ssim_y=of_kind.ssim_y_model.mean())
+            lines.append(
+                dict(zip([*KIND, "scale"], kind, strict=True), against=against)
+                | means
+                | statistics.paired_summary(of_kind)
+            )
     if not lines:  # bicubic alone
         return pd.DataFrame(columns=["against", "scale"])
     return pd.DataFrame(lines).astype({"max_scale": "Int64"})
