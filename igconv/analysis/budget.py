@@ -15,7 +15,8 @@ from igconv.models.encoders import ENCODERS
 from igconv.models.super_resolver import build_model
 from igconv.study import results
 from igconv.study.labels import BASELINE_OF, NAMES, PAPER_ENCODERS
-from igconv.study.runs import Run, runs_of
+from igconv.study.run import Run
+from igconv.study.runs import runs_of
 
 RUN_COSTS = ("run", "state", "steps", "batch", "lr_patch", "seconds", "steps_per_s", "peak_memory_mb",
              "validation_psnr_y_db", "device", "processes", "threads", "precision", "torch", "git_commit",

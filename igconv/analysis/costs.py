@@ -14,7 +14,7 @@ from igconv.models.super_resolver import SuperResolver, build_model
 from igconv.models.upsamplers import IGConv
 from igconv.progress import follow_items
 from igconv.study.labels import run_label
-from igconv.study.runs import Run
+from igconv.study.run import Run
 
 SCALE = 2  # at which whole models are measured
 FEW_ENCODERS = ("edsr_tiny", "edsr_baseline", "edsr", "smfanet", "smfanet_plus")

@@ -15,7 +15,7 @@ from igconv.analysis import networks as nets
 from igconv.analysis import ridge, similarity
 from igconv.analysis.networks import Network
 from igconv.data import datasets, resize
-from igconv.study.runs import Run
+from igconv.study.run import Run
 
 SAME, DETAILS, OWN = "same LR", "same LR, means removed", "own LR"
 ACROSS, BOTH_UNTRAINED, ONE_UNTRAINED = "across scales", "both untrained", "one untrained"

@@ -21,7 +21,7 @@ from igconv.evaluation.benchmark import benchmark_pair
 from igconv.evaluation.statistics import paired_difference
 from igconv.models.super_resolver import SuperResolver, build_model
 from igconv.study.labels import NAMES
-from igconv.study.runs import Run
+from igconv.study.run import Run
 
 COLUMNS = ("model", "scale", "seed", "entry_mean", "entry_std", "subpixel_std", "effective_rank", "outputs",
            "gradient_rank", "channels")  # fmt: skip

@@ -16,7 +16,7 @@ from igconv.analysis import alignment, correlation
 from igconv.analysis import networks as nets
 from igconv.analysis.networks import Network
 from igconv.models import published
-from igconv.study.runs import Run
+from igconv.study.run import Run
 
 ACROSS, ONE_IGCONV = "across scales", "one IGConv"
 PICTURE_SCALES = (2, 3, 4, 8, 32)  # at which a multi-scale model's kernels are shown

@@ -13,7 +13,8 @@ from igconv.errors import InputError
 from igconv.models import published, run_weights
 from igconv.models.super_resolver import SuperResolver, build_model
 from igconv.study.labels import run_label
-from igconv.study.runs import PUBLISHED, Run
+from igconv.study.run import Run
+from igconv.study.runs import PUBLISHED
 
 SCALES = (2, 3, 4)
 MEMBER, OTHER_SEED, MULTI_SCALE, UNTRAINED = "member", "other seed", "multi-scale", "untrained"

@@ -22,7 +22,7 @@ from igconv.models import published
 from igconv.models.inference import Upscaler, prepare, upscale
 from igconv.models.run_weights import load_run
 from igconv.study import results
-from igconv.study.runs import Run
+from igconv.study.run import Run
 
 BAND = ["band_low_cycles_per_px", "band_high_cycles_per_px"]
 COLUMNS = ("run", "upsampler", "variant", "seed", "dataset", "image", "scale", *BAND, "error_energy", "hr_energy",

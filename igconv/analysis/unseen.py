@@ -30,7 +30,7 @@ from igconv.models.inference import Upscaler, prepare, upscale
 from igconv.models.run_weights import load_run
 from igconv.models.super_resolver import SuperResolver
 from igconv.study.labels import run_label
-from igconv.study.runs import Run
+from igconv.study.run import Run
 
 BASE = 4  # the trained scale that bicubic starts from
 SCALES = (4, 5, 6, 8, 12, 16)

@@ -18,7 +18,8 @@ from igconv.evaluation import benchmark
 from igconv.reporting import claims, figures, tables
 from igconv.study import results
 from igconv.study.comparisons import ablations
-from igconv.study.runs import PUBLISHED, Run, runs_of
+from igconv.study.run import Run
+from igconv.study.runs import PUBLISHED, runs_of
 
 
 @dataclass(frozen=True)
