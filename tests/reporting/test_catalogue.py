@@ -72,17 +72,26 @@ def test_snakemake_waits_for_files_of_the_catalogue():
     assert set(re.findall(r"/figures/(\w+)\.png", text)) <= set(FIGURES)
 
 
-@pytest.fixture
-def committed(results_root) -> catalogue.Study:
-    """The committed study on two CPU cores, with its table of effects made again of one set of images."""
-    folder = results_root / "cpu"
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory):
+    """A folder of results with the committed study on two CPU cores, its table of effects made of one set of images."""
+    root = tmp_path_factory.mktemp("results")
+    folder = root / "cpu"
     for name in ("analysis", "rows", "runs", "tables/claims.csv", "tables/main.csv", "tables/runs.csv"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(PROJECT / "results" / "cpu" / name)
-    study = catalogue.Study("cpu")
-    effects = tables.effects(study.rows[study.rows.dataset == "Set5"], study.own)
-    results.write_table(effects, study.file("tables/effects"))
-    return study
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IGCONV_RESULTS", str(root))
+        study = catalogue.Study("cpu")
+        effects = tables.effects(study.rows[study.rows.dataset == "Set5"], study.own)
+        results.write_table(effects, study.file("tables/effects"))
+    return root
+
+
+@pytest.fixture
+def committed(linked, monkeypatch) -> catalogue.Study:
+    monkeypatch.setenv("IGCONV_RESULTS", str(linked))
+    return catalogue.Study("cpu")
 
 
 @pytest.mark.parametrize("name", FIGURES)
