@@ -132,11 +132,17 @@ def difference(rows: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         if run.initialisation != "spconv":
             continue
-        same = [other.name for other in runs if other == replace(run, initialisation="authors", variant=other.variant)]
+        same = [other.name for other in runs if other.initialisation == "authors" and _all_but_start(other, run)]
         for scale in run.scales:
             paired = paired_difference(rows, [run.name], same, scale)
             lines.append(dict(model=NAMES[run.upsampler], scale=scale, steps=run.steps, **paired))
     return pd.DataFrame(lines)
+
+
+def _all_but_start(a: Run, b: Run) -> bool:
+    """Whether two runs have the same settings but for the start of the kernels, which is in the variant's name too."""
+    settings = ({**run.config(), "initialisation": None, "variant": None} for run in (a, b))
+    return next(settings) == next(settings)
 
 
 def conclusion(table: pd.DataFrame) -> str:

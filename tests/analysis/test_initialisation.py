@@ -142,7 +142,8 @@ def test_runs_are_compared_with_those_that_differ_in_the_start_alone():
     base = get_run("smoke", "edsr_tiny-igconv-s0")
     started = replace(base, variant="spconv_init", initialisation="spconv")
     shorter = replace(base, variant="short", steps=2)
-    psnr = {base: 30.0, started: 31.0, shorter: 10.0, replace(base, upsampler="spconv"): 20.0}
+    changed = get_run("sample", "edsr_tiny-igconv+-no_fft-s0")  # of a name that another upsampler could not have
+    psnr = {base: 30.0, started: 31.0, shorter: 10.0, replace(base, upsampler="spconv"): 20.0, changed: 5.0}
     rows = [
         dict(run=run.name, seed=run.seed, dataset="d", image=image, scale=scale, psnr_y_db=value, ssim_y=0.5)
         for run, value in psnr.items()
