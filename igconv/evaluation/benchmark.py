@@ -169,7 +169,7 @@ def evaluate_run(run: Run, device="cpu", protocol: Protocol = STANDARD) -> pd.Da
         encoder=run.encoder,
         upsampler=run.upsampler,
         variant=run.variant,
-        train_scales="-".join(map(str, run.scales)),
+        train_scales=run.train_scales,
         seed=run.seed,
         steps=run.steps,
     )
