@@ -105,10 +105,7 @@ def _launched(
     run: Run, accelerator: str, devices: int, wait: bool, nodes: int, graphs: bool, model: SuperResolver | None
 ) -> Iterator[dict]:
     """`train` on the devices that it gets."""
-    try:  # imported here, because it takes seconds
-        from lightning_fabric import Fabric
-    except ImportError:  # the same engine inside the larger package
-        from lightning.fabric import Fabric
+    from lightning_fabric import Fabric  # here, because it takes seconds
 
     with ExitStack() as lease:
         chosen: int | list[int] = devices
