@@ -19,7 +19,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from igconv.data import datasets, weights
+from igconv.data import datasets, verify, weights
+from igconv.data.datasets import Bundled, Folder, KnownImage, images_in, shortened
+from igconv.data.images import SUFFIXES
 from igconv.errors import InputError, choose, reason
 from igconv.files import exclusive
 from igconv.progress import follow_items
@@ -42,41 +44,41 @@ def fetch(name: str, root: str | Path | None = None) -> str:
     try:
         if isinstance(entry, weights.Weights):
             return _fetch_weights(entry, root)
-        parts = [datasets.image_set(part) for part in entry.parts] or [entry]
-        for part in parts:  # before the first of many gigabytes
-            if part.bring and part.found(root) is None:
-                place = datasets.data_roots(root)[0] / part.folder
-                raise InputError(f"{part.name} cannot be fetched: {part.bring} into {place} ({part.licence})")
-        return "; ".join([_fetch_images(part, root) for part in parts])
+        members = entry.members()
+        for member in members:  # before the first of many gigabytes
+            if isinstance(member, Folder) and member.bring and member.found(root) is None:
+                place = datasets.data_roots(root)[0] / member.folder
+                raise InputError(f"{member.name} cannot be fetched: {member.bring} into {place} ({member.licence})")
+        return "; ".join([_fetch_images(member, root) for member in members])
     except OSError as error:
         raise InputError(f"cannot fetch {name}: {error.filename or ''} {error.strerror or error}") from None
 
 
-def _fetch_images(entry: datasets.ImageSet, root) -> str:
-    if entry.files or entry.bring:  # nothing that could be fetched; it is right, or says what is wrong
+def _fetch_images(entry: Bundled | Folder, root) -> str:
+    if isinstance(entry, Bundled) or entry.bring:  # nothing that could be fetched; it is right, or says what is wrong
         return f"{entry.name}: {len(entry.paths(root))} images, here already"
     folder = (entry.found(root) or datasets.data_roots(root)[0] / entry.folder).resolve()
-    if folder.is_dir() and not datasets.examine(entry, folder):
+    if folder.is_dir() and not verify.examine(entry, folder):
         return f"{entry.name}: here already, {folder}"
     with exclusive(folder.parent / f".lock-{folder.name}", wait=True, who=f"{folder} (for fetching)"):
-        wrong = datasets.examine(entry, folder)  # again: another process may have fetched it meanwhile
+        wrong = verify.examine(entry, folder)  # again: another process may have fetched it meanwhile
         stage = folder.parent / f".fetch-{folder.name}"
         wanted = [name for name in entry.names() if name in wrong]
         if wanted:
             ready = _fetch_each(entry, wanted, stage) if _by_image(entry) else _fetch_archive(entry, stage)
             _place(ready, folder, wanted)
             shutil.rmtree(stage, ignore_errors=True)
-        left = list(datasets.wrong_names(entry, datasets.images_in(folder, entry.nested)).values())
+        left = list(entry.wrong_names(images_in(folder, entry.nested)).values())
         if left:  # images that do not belong there are the user's to remove
-            raise InputError(f"{folder}: {'; '.join(datasets.shortened(left))}")
+            raise InputError(f"{folder}: {'; '.join(shortened(left))}")
     return f"{entry.name}: {len(wanted)} images fetched, {folder}"
 
 
-def _by_image(entry: datasets.ImageSet) -> bool:
+def _by_image(entry: Folder) -> bool:
     return any("{name}" in address for address in entry.addresses)
 
 
-def _fetch_each(entry: datasets.ImageSet, wanted: list[str], stage: Path) -> Path:
+def _fetch_each(entry: Folder, wanted: list[str], stage: Path) -> Path:
     """Download single images; an image is in the returned folder only if its pixels are the known ones."""
     ready, known = stage / "images", datasets.known_images()[entry.name]
     ready.mkdir(parents=True, exist_ok=True)
@@ -87,14 +89,14 @@ def _fetch_each(entry: datasets.ImageSet, wanted: list[str], stage: Path) -> Pat
     return ready
 
 
-def _fetch_image(addresses: list[str], name: str, known: datasets.KnownImage, stage: Path) -> None:
+def _fetch_image(addresses: list[str], name: str, known: KnownImage, stage: Path) -> None:
     """One image into ``stage/images``, from the first address that has it. Raises what the first one failed with."""
     failures = []
     for address in addresses:
         path = stage / f"{name}{Path(urlsplit(address).path).suffix}"
         try:
             download(address, path)
-            wrong = datasets.wrong_content(path, known)
+            wrong = verify.wrong_content(path, known)
             if not wrong:
                 os.replace(path, stage / "images" / path.name)
                 return
@@ -105,17 +107,17 @@ def _fetch_image(addresses: list[str], name: str, known: datasets.KnownImage, st
     raise failures[0]
 
 
-def _fetch_archive(entry: datasets.ImageSet, stage: Path) -> Path:
+def _fetch_archive(entry: Folder, stage: Path) -> Path:
     """Download and unpack the archive of a set; the returned folder has all images, all readable."""
     (address,) = entry.addresses
     ready, archive = stage / "images", stage / Path(urlsplit(address).path).name
     if not ready.is_dir():
         download(address, archive, entry.checksum, label=entry.name)
         unpack(archive, ready, entry.inside)
-    wrong = list(datasets.examine(entry, ready).values())
+    wrong = list(verify.examine(entry, ready).values())
     if wrong:
         shutil.rmtree(stage)  # the archive is not what it should be
-        raise InputError(f"{address} is not {entry.name}: {'; '.join(datasets.shortened(wrong))}")
+        raise InputError(f"{address} is not {entry.name}: {'; '.join(shortened(wrong))}")
     return ready
 
 
@@ -126,7 +128,7 @@ def _place(ready: Path, folder: Path, wanted: list[str]) -> None:
         return
     for path in ready.iterdir():
         if path.stem in wanted:
-            before = [old for old in folder.iterdir() if old.stem == path.stem and old.suffix in datasets.SUFFIXES]
+            before = [old for old in folder.iterdir() if old.stem == path.stem and old.suffix in SUFFIXES]
             os.replace(path, folder / path.name)
             for old in before:  # the wrong image, maybe in another format
                 if old.name != path.name:
