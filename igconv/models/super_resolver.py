@@ -1,8 +1,8 @@
 """SuperResolver: encoder + upsampler (+ sampler), one composition for every pair of the paper."""
 
 import copy
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,6 @@ from igconv.errors import InputError, choose, positive_integer, positive_integer
 from igconv.models.encoders import ENCODERS
 from igconv.models.liif import LIIF
 from igconv.models.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
-
-UPSAMPLERS = ("spconv", "spconv+", "igconv", "igconv+", "liif")
-IGCONV_OPTIONS = ("kernel_size", "hidden_dim", "num_layers", "max_scale", "dihedral", "igsample",
-                  "sample_kernel_size", "sample_hidden_dim", "sample_num_layers", "initialisation")  # fmt: skip
 
 
 class Affine(nn.Module):
@@ -142,6 +138,50 @@ class FixedScale(_Composition):
         return sr[..., : lr.shape[-2] * self.scale, : lr.shape[-1] * self.scale]
 
 
+def _spconv(channels: int, scales: list[int]) -> tuple[nn.Module, None]:
+    return SPConv(channels, scales), None
+
+
+def _spconv_plus(channels: int, scales: list[int], *, width: int | None) -> tuple[nn.Module, None]:
+    return SPConvPlus(channels, scales, width), None
+
+
+def _liif(channels: int, scales: list[int], *, hidden_dim: int, num_layers: int) -> tuple[nn.Module, None]:
+    return LIIF(channels, hidden_dim, num_layers), None
+
+
+def _igconv(
+    channels: int, scales: list[int], *, kernel_size: int, hidden_dim: int, num_layers: int, max_scale: int,
+    dihedral: bool, igsample: bool, sample_kernel_size: int | None, sample_hidden_dim: int | None,
+    sample_num_layers: int | None, initialisation: str,
+) -> tuple[nn.Module, nn.Module | None]:  # fmt: skip
+    upsampler = IGConv(channels, kernel_size, hidden_dim, num_layers, dihedral, max_scale, initialisation)
+    if not igsample:
+        return upsampler, None
+    if sample_kernel_size is None:
+        sample_kernel_size = kernel_size
+    if sample_hidden_dim is None:
+        sample_hidden_dim = hidden_dim // 2
+    if sample_num_layers is None:
+        sample_num_layers = max(1, num_layers // 2)
+    return upsampler, IGSample(channels, sample_kernel_size, sample_hidden_dim, sample_num_layers, dihedral, max_scale)
+
+
+_IGCONV = dict(
+    kernel_size=3, hidden_dim=256, num_layers=4, max_scale=4, dihedral=False, igsample=False,
+    sample_kernel_size=None, sample_hidden_dim=None, sample_num_layers=None, initialisation="authors",
+)  # fmt: skip
+
+# name -> function (channels, scales, options) -> (upsampler, sampler or None), and all its options with their defaults.
+UPSAMPLERS: dict[str, tuple[Callable[..., tuple[nn.Module, nn.Module | None]], dict]] = {
+    "spconv": (_spconv, {}),
+    "spconv+": (_spconv_plus, dict(width=None)),
+    "igconv": (_igconv, _IGCONV),
+    "igconv+": (_igconv, _IGCONV | dict(dihedral=True, igsample=True)),
+    "liif": (_liif, dict(hidden_dim=256, num_layers=4)),
+}
+
+
 def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[int], **options) -> SuperResolver:
     """Compose a model.
 
@@ -159,47 +199,37 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
     Raises:
         InputError: an unknown name or option, or a scale that is not a positive integer.
     """
-    choose(upsampler, UPSAMPLERS, "upsampler")
+    make_upsampler, defaults = UPSAMPLERS[choose(upsampler, UPSAMPLERS, "upsampler")]
     scales = positive_integers(scales, "scales")
-    config = dict(encoder=encoder, upsampler=upsampler, scales=list(scales), **options)
-    if isinstance(encoder, str):
-        choose(encoder, ENCODERS, "encoder")
-        constructor, preset = ENCODERS[encoder]
-        known = tuple(inspect.signature(constructor).parameters)
-        module = constructor(**{**preset, **{k: options.pop(k) for k in known if k in options}})
-    else:
-        module, known, config, encoder = encoder, (), None, type(encoder).__name__
-    channels = module.out_channels if hasattr(module, "out_channels") else _probe(module)
+    if not isinstance(encoder, str):
+        for option in options:
+            choose(option, defaults, f"option of {type(encoder).__name__} with {upsampler}")
+        return _compose(encoder, *make_upsampler(_channels(encoder), scales, **defaults | options))
 
-    own = {"spconv": (), "spconv+": ("width",), "liif": ("hidden_dim", "num_layers")}.get(upsampler, IGCONV_OPTIONS)
-    for name in options:
-        choose(name, (*known, *own), f"option of {encoder} with {upsampler}")
-    sampler = None
-    if upsampler == "spconv":
-        head: nn.Module = SPConv(channels, scales)
-    elif upsampler == "spconv+":
-        head = SPConvPlus(channels, scales, **options)
-    elif upsampler == "liif":
-        head = LIIF(channels, **options)
-    else:
-        plus = upsampler == "igconv+"
-        o = dict(kernel_size=3, hidden_dim=256, num_layers=4, max_scale=4, dihedral=plus, igsample=plus) | options
-        head = IGConv(channels, o["kernel_size"], o["hidden_dim"], o["num_layers"], o["dihedral"], o["max_scale"],
-                      o.get("initialisation", "authors"))  # fmt: skip
-        if o["igsample"]:
-            hidden = o.get("sample_hidden_dim", o["hidden_dim"] // 2)
-            layers = o.get("sample_num_layers", max(1, o["num_layers"] // 2))
-            kernel_size = o.get("sample_kernel_size", o["kernel_size"])
-            sampler = IGSample(channels, kernel_size, hidden, layers, o["dihedral"], o["max_scale"])
-
-    pre = post = None
-    if hasattr(module, "mean"):
-        low, span = module.mean, module.img_range
-        shift = MeanShift if getattr(module, "trained_mean", False) else Affine
-        pre, post = shift(span, [-m * span for m in low]), shift(1 / span, low)
-    model = SuperResolver(module, head, sampler, pre, post)
-    model.config = config
+    constructor, preset = ENCODERS[choose(encoder, ENCODERS, "encoder")]
+    encoder_options = signature(constructor).parameters
+    for option in options:
+        choose(option, (*encoder_options, *defaults), f"option of {encoder} with {upsampler}")
+    for_encoder = {option: value for option, value in options.items() if option in encoder_options}
+    for_upsampler = {option: value for option, value in options.items() if option not in encoder_options}
+    module = constructor(**preset | for_encoder)
+    model = _compose(module, *make_upsampler(_channels(module), scales, **defaults | for_upsampler))
+    model.config = dict(encoder=encoder, upsampler=upsampler, scales=list(scales), **options)
     return model
+
+
+def _compose(encoder: nn.Module, upsampler: nn.Module, sampler: nn.Module | None) -> SuperResolver:
+    """With the normalisation that the encoder wants."""
+    if not hasattr(encoder, "mean"):
+        return SuperResolver(encoder, upsampler, sampler)
+    shift = MeanShift if getattr(encoder, "trained_mean", False) else Affine
+    pre = shift(encoder.img_range, [-colour * encoder.img_range for colour in encoder.mean])
+    post = shift(1 / encoder.img_range, encoder.mean)
+    return SuperResolver(encoder, upsampler, sampler, pre, post)
+
+
+def _channels(encoder: nn.Module) -> int:
+    return encoder.out_channels if hasattr(encoder, "out_channels") else _probe(encoder)
 
 
 @torch.no_grad()

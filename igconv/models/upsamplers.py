@@ -111,10 +111,9 @@ class IGConv(nn.Module):
         """(3 r^2, C, k, k), ordered colour, sub-row, sub-column."""
         return self.hyper(scale)
 
-    def forward(self, features: Tensor, scale: int, residual: Tensor | None = None) -> Tensor:
-        """``residual`` (B, 3 r^2, H, W) is added before the shuffle (an argument the authors' module has too)."""
-        subpixels = conv_subpixels(features, self.kernel_bank(scale))
-        return F.pixel_shuffle(subpixels if residual is None else subpixels + residual, scale)
+    def forward(self, features: Tensor, scale: int) -> Tensor:
+        """features (B, C, H, W) -> (B, 3, r H, r W)."""
+        return F.pixel_shuffle(conv_subpixels(features, self.kernel_bank(scale)), scale)
 
     @torch.no_grad()
     def instantiate(self, scale: int) -> nn.Module:

@@ -67,4 +67,9 @@ class SRFormer(WindowEncoder, SpandrelSRFormer):
                  qkv_bias=True, qk_scale=None, patch_norm=True, ape=False, img_range=1.0, mean=DIV2K_MEAN):  # fmt: skip
         if window % 2 or channels % 4:
             raise InputError(f"SRFormer needs an even window and channels in fours, got {window} and {channels}")
-        self._setup(**{name: value for name, value in locals().items() if name not in ("self", "__class__")})
+        self._setup(
+            mean=mean, img_range=img_range, embed_dim=channels, depths=depths, num_heads=heads, window_size=window,
+            mlp_ratio=mlp_ratio, resi_connection=connection, drop_path_rate=drop_path, drop_rate=drop,
+            attn_drop_rate=attention_drop, img_size=img_size, qkv_bias=qkv_bias, qk_scale=qk_scale,
+            patch_norm=patch_norm, ape=ape,
+        )  # fmt: skip

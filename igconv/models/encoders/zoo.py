@@ -70,14 +70,19 @@ class SwinIR(WindowEncoder, SpandrelSwinIR):
     """SwinIR: windows of ``window`` px, every second block shifted by half a window.
 
     Args:
-        channels, depths, heads, window, mlp_ratio: width; blocks and attention heads per group; side of the windows
-            in px; hidden width of the MLPs relative to ``channels``.
-        connection: "1conv" or "3conv" (a bottleneck), which ends each group and the body.
-        drop_path: stochastic depth of the last block in training, growing from 0 at the first. ``drop`` and
-            ``attention_drop`` are dropout rates.
+        channels: C, also the width of the tokens.
+        depths: blocks of each group.
+        heads: attention heads of each group; each number divides ``channels``.
+        window: side of the windows in px.
+        mlp_ratio: hidden width of the MLPs relative to ``channels``.
+        connection: "1conv" or "3conv" (a bottleneck), the end of each group and of the body.
+        drop_path: stochastic depth of the last block in training, growing from 0 at the first.
+        drop, attention_drop: dropout rates of features and of attention weights.
         img_size: side in px for which masks are stored; a window that is not smaller is not shifted.
-        qkv_bias, qk_scale, patch_norm, ape: as in the paper's code; ``qk_scale`` None is the head width to the power
-            of -1/2, ``ape`` adds a learned position, which ties the encoder to images of ``img_size``.
+        qkv_bias: biases of queries, keys and values.
+        qk_scale: factor on queries; None is the head width to the power of -1/2.
+        patch_norm: layer normalisation of the tokens before the first group.
+        ape: adds a learned position, which ties the encoder to images of ``img_size``.
         img_range, mean: as in `EDSR`.
     """
 
@@ -86,7 +91,12 @@ class SwinIR(WindowEncoder, SpandrelSwinIR):
     def __init__(self, channels=180, depths: Sequence[int] = (6,) * 6, heads: Sequence[int] = (6,) * 6, window=8,
                  mlp_ratio=2.0, connection="1conv", drop_path=0.1, drop=0.0, attention_drop=0.0, img_size=64,
                  qkv_bias=True, qk_scale=None, patch_norm=True, ape=False, img_range=1.0, mean=DIV2K_MEAN):  # fmt: skip
-        self._setup(**{name: value for name, value in locals().items() if name not in ("self", "__class__")})
+        self._setup(
+            mean=mean, img_range=img_range, embed_dim=channels, depths=depths, num_heads=heads, window_size=window,
+            mlp_ratio=mlp_ratio, resi_connection=connection, drop_path_rate=drop_path, drop_rate=drop,
+            attn_drop_rate=attention_drop, img_size=img_size, qkv_bias=qkv_bias, qk_scale=qk_scale,
+            patch_norm=patch_norm, ape=ape,
+        )  # fmt: skip
 
 
 class HAT(WindowEncoder, SpandrelHAT):
@@ -94,7 +104,8 @@ class HAT(WindowEncoder, SpandrelHAT):
 
     Args: as `SwinIR`, without "3conv" ("identity" leaves the convolution out), and
 
-        compress, squeeze: channels of the convolution branch and of its channel attention are divided by these.
+        compress: what the channels of the convolution branch are divided by.
+        squeeze: what those of its channel attention are divided by.
         conv_scale: factor on the convolution branch.
         overlap: by how much of its side a cross-attention window is extended.
     """
@@ -106,7 +117,13 @@ class HAT(WindowEncoder, SpandrelHAT):
                  compress=3, squeeze=30, conv_scale=0.01, overlap=0.5, mlp_ratio=2.0, connection="1conv", drop_path=0.1,
                  drop=0.0, attention_drop=0.0, img_size=64, qkv_bias=True, qk_scale=None, patch_norm=True, ape=False,
                  img_range=1.0, mean=DIV2K_MEAN):  # fmt: skip
-        self._setup(**{name: value for name, value in locals().items() if name not in ("self", "__class__")})
+        self._setup(
+            mean=mean, img_range=img_range, embed_dim=channels, depths=depths, num_heads=heads, window_size=window,
+            mlp_ratio=mlp_ratio, resi_connection=connection, drop_path_rate=drop_path, drop_rate=drop,
+            attn_drop_rate=attention_drop, img_size=img_size, qkv_bias=qkv_bias, qk_scale=qk_scale,
+            patch_norm=patch_norm, ape=ape, compress_ratio=compress, squeeze_factor=squeeze, conv_scale=conv_scale,
+            overlap_ratio=overlap,
+        )  # fmt: skip
 
 
 class ATD(WindowEncoder, SpandrelATD):
@@ -114,9 +131,10 @@ class ATD(WindowEncoder, SpandrelATD):
 
     Args: as `SwinIR` without dropout, and
 
-        category_size: pixels that attend to each other within a category. tokens: size of the dictionary.
-        token_channels: width of queries and keys towards the dictionary. ffn_kernel_size: of the feed-forward's
-            depth-wise convolution.
+        category_size: pixels that attend to each other within a category.
+        tokens: size of the dictionary.
+        token_channels: width of queries and keys towards the dictionary.
+        ffn_kernel_size: of the feed-forward's depth-wise convolution.
     """
 
     pad_mode = "symmetric"
@@ -125,7 +143,12 @@ class ATD(WindowEncoder, SpandrelATD):
     def __init__(self, channels=210, depths: Sequence[int] = (6,) * 6, heads: Sequence[int] = (6,) * 6, window=16,
                  category_size=256, tokens=128, token_channels=20, ffn_kernel_size=5, mlp_ratio=2.0, connection="1conv",
                  img_size=64, qkv_bias=True, patch_norm=True, ape=False, img_range=1.0, mean=DIV2K_MEAN):  # fmt: skip
-        self._setup(**{name: value for name, value in locals().items() if name not in ("self", "__class__")})
+        self._setup(
+            mean=mean, img_range=img_range, embed_dim=channels, depths=depths, num_heads=heads, window_size=window,
+            category_size=category_size, num_tokens=tokens, reducted_dim=token_channels,
+            convffn_kernel_size=ffn_kernel_size, mlp_ratio=mlp_ratio, resi_connection=connection, img_size=img_size,
+            qkv_bias=qkv_bias, patch_norm=patch_norm, ape=ape,
+        )  # fmt: skip
 
     def _body(self, x: Tensor) -> Tensor:
         regions = shift_regions(x.shape[-2:], self.window_size, self.window_size // 2, x.device)
@@ -136,8 +159,12 @@ class ATD(WindowEncoder, SpandrelATD):
 class RCAN(SpandrelRCAN):
     """RCAN: residual groups of convolutions with channel attention, (B, 3, H, W) -> (B, channels, H, W), any size.
 
-    Args: ``channels``, ``groups``, ``blocks`` per group, ``reduction`` of the channel attention; img_range and mean
-    as in `EDSR`, with the difference that the two normalisations are 1x1 convolutions and trained.
+    Args:
+        channels: C.
+        groups: number of residual groups.
+        blocks: of each group.
+        reduction: what the channels are divided by inside the channel attention.
+        img_range, mean: as in `EDSR`, but the two normalisations are 1x1 convolutions and trained.
     """
 
     trained_mean = True
@@ -161,12 +188,16 @@ class PLKSR(SpandrelPLKSR):
     """PLKSR: blocks with one large kernel on part of the channels, (B, 3, H, W) -> (B, channels, H, W), any size.
 
     Args:
-        channels, blocks: width and depth.
+        channels: C.
+        blocks: their number.
         mixer: "CCM", "ICCM" or "DCCM", the channel mixer with 3x3 convolutions first, last or both.
-        large_kernel_size, split_ratio: the large kernel and the share of the channels it works on.
-        kind: "PLK" (one kernel), "SparsePLK" (several dilated ones, of ``sparse_kernels`` with ``sparse_dilations``,
-            and the large one with ``use_max_kernel``), "RectSparsePLK" (stripes).
-        with_identity: add the input of the large kernel to its output. attention: element-wise attention.
+        large_kernel_size: side of the large kernel.
+        split_ratio: share of the channels that it works on.
+        kind: "PLK" (one kernel), "SparsePLK" (several dilated ones), "RectSparsePLK" (stripes).
+        use_max_kernel: the large kernel beside those of "SparsePLK".
+        sparse_kernels, sparse_dilations: sides and dilations of the kernels of "SparsePLK".
+        with_identity: add the input of the large kernel to its output.
+        attention: element-wise attention at the end of a block.
     """
 
     def __init__(self, channels=64, blocks=28, mixer="DCCM", large_kernel_size=17, split_ratio=0.25, kind="PLK",
