@@ -109,7 +109,7 @@ class Class(NamedTuple):
 
     encoder: str
     upsampler_prefix: str
-    options: dict[str, To | Only]
+    options: Mapping[str, To | Only]
     igsample: bool | None = None
 
 

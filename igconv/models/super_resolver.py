@@ -17,6 +17,8 @@ from igconv.models.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
 class Affine(nn.Module):
     """Per-colour ``x * factor + shift`` with constants that are not trained and not stored in checkpoints."""
 
+    shift: Tensor
+
     def __init__(self, factor: float, shift: Sequence[float]):
         super().__init__()
         self.factor = factor
@@ -31,6 +33,7 @@ class MeanShift(nn.Conv2d):
 
     def __init__(self, factor: float, shift: Sequence[float]):
         super().__init__(3, 3, 1)
+        assert self.bias is not None
         with torch.no_grad():
             self.weight.copy_(factor * torch.eye(3)[:, :, None, None])
             self.bias.copy_(torch.tensor(shift))
@@ -103,7 +106,7 @@ class SuperResolver(_Composition):
             raise InputError(f"a batch of {lr.shape[0]} cannot be split evenly over {len(scales)} scales")
         x, features = self.encode(lr)
         xs, fs = x.chunk(len(scales)), features.chunk(len(scales))
-        images: list[Tensor | None] = [None] * len(scales)
+        images: dict[int, Tensor] = {}
         for scale in dict.fromkeys(scales):
             parts = [i for i, s in enumerate(scales) if s == scale]
             x_part, f_part = torch.cat([xs[i] for i in parts]), torch.cat([fs[i] for i in parts])
@@ -111,7 +114,7 @@ class SuperResolver(_Composition):
             sr = sr if self.sampler is None else sr + self.sampler(x_part, f_part, scale)
             for i, image in zip(parts, sr.chunk(len(parts)), strict=True):
                 images[i] = image[..., : lr.shape[-2] * scale, : lr.shape[-1] * scale]
-        return images
+        return [images[i] for i in range(len(scales))]
 
     def forward(self, lr: Tensor, scale: int) -> Tensor:
         return self.multi_scale(lr, [scale])[0]
@@ -220,16 +223,18 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
 
 def _compose(encoder: nn.Module, upsampler: nn.Module, sampler: nn.Module | None) -> SuperResolver:
     """With the normalisation that the encoder wants."""
-    if not hasattr(encoder, "mean"):
+    mean, img_range = getattr(encoder, "mean", None), getattr(encoder, "img_range", 1.0)
+    if mean is None:
         return SuperResolver(encoder, upsampler, sampler)
     shift = MeanShift if getattr(encoder, "trained_mean", False) else Affine
-    pre = shift(encoder.img_range, [-colour * encoder.img_range for colour in encoder.mean])
-    post = shift(1 / encoder.img_range, encoder.mean)
+    pre = shift(img_range, [-colour * img_range for colour in mean])
+    post = shift(1 / img_range, mean)
     return SuperResolver(encoder, upsampler, sampler, pre, post)
 
 
 def _channels(encoder: nn.Module) -> int:
-    return encoder.out_channels if hasattr(encoder, "out_channels") else _probe(encoder)
+    channels = getattr(encoder, "out_channels", None)
+    return _probe(encoder) if channels is None else channels
 
 
 @torch.no_grad()

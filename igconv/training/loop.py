@@ -112,7 +112,7 @@ def _launched(
         gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
         if gpus > 1 and devices == nodes == 1 and not is_torchelastic_launched():
             chosen = [lease.enter_context(leased_gpu(gpus))]
-        fabric = Fabric(accelerator=accelerator, devices=chosen, num_nodes=nodes, precision=run.precision)
+        fabric = Fabric(accelerator=accelerator, devices=chosen, num_nodes=nodes, precision=run.precision)  # pyright: ignore[reportArgumentType]
         fabric.launch()
         yield from _checked(run, fabric, wait, graphs, model)
 

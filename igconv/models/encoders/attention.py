@@ -20,7 +20,7 @@ def position_bias(table: Tensor, index: Tensor) -> Tensor:
     return table[index.flatten()].view(*index.shape, -1).permute(2, 0, 1)
 
 
-def shift_regions(size: tuple[int, int], window: int, shift: int, device=None) -> Tensor:
+def shift_regions(size: Sequence[int], window: int, shift: int, device=None) -> Tensor:
     """Region numbers (windows, window^2) of an image of ``size`` rolled by ``shift``.
 
     Windows at the far border of a rolled image hold pixels that were never neighbours. Only pixels with the same

@@ -188,7 +188,7 @@ class HiTSRF(GroupEncoder):
             raise InputError(f"depths and heads must be as many and base_window two, got {depths}, {heads}, {base}")
         if channels < 16 or any(channels % (2 * n) for n in heads):
             raise InputError(f"channels must be at least 16 and a multiple of 2 x heads, got {channels} and {heads}")
-        windows = [tuple(int(side * ratio) for side in base) for ratio in window_ratios]
+        windows = [(int(base[0] * ratio), int(base[1] * ratio)) for ratio in window_ratios]
         if max(depths) > len(windows) or any(side < 1 for window in windows for side in window):
             raise InputError(f"window_ratios must hold one ratio per block that leaves a pixel, got {window_ratios}")
         hidden = positive_integer(int(channels * mlp_ratio), "mlp_ratio x channels")

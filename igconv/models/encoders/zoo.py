@@ -11,6 +11,7 @@ Papers: SwinIR (Liang et al. 2021), HAT (Chen et al. 2023), ATD (Zhang et al. 20
 
 import sys
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from spandrel.architectures.ATD import ATD as SpandrelATD
@@ -24,8 +25,8 @@ from igconv.errors import choose
 from igconv.models.encoders.attention import WindowEncoder, attend, position_bias, region_mask, shift_regions
 from igconv.models.encoders.edsr import DIV2K_MEAN
 
-MIXERS = ("CCM", "ICCM", "DCCM")
-LARGE_KERNELS = ("PLK", "SparsePLK", "RectSparsePLK")
+Mixer = Literal["CCM", "ICCM", "DCCM"]
+LargeKernel = Literal["PLK", "SparsePLK", "RectSparsePLK"]
 
 _swinir, _hat = sys.modules[SpandrelSwinIR.__module__], sys.modules[SpandrelHAT.__module__]
 
@@ -49,7 +50,7 @@ class HATWindows(_hat.WindowAttention):
         return _fused(self, self.qkv(x), rpi, mask)
 
 
-def _fused(attention: nn.Module, qkv: Tensor, index: Tensor, mask: Tensor | None) -> Tensor:
+def _fused(attention: SwinWindows | HATWindows, qkv: Tensor, index: Tensor, mask: Tensor | None) -> Tensor:
     q, k, v = qkv.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     bias = position_bias(attention.relative_position_bias_table, index)
     return attention.proj(attend(q, k, v, attention.scale, bias, mask))
@@ -200,12 +201,14 @@ class PLKSR(SpandrelPLKSR):
         attention: element-wise attention at the end of a block.
     """
 
-    def __init__(self, channels=64, blocks=28, mixer="DCCM", large_kernel_size=17, split_ratio=0.25, kind="PLK",
-                 use_max_kernel=False, sparse_kernels: Sequence[int] = (5, 5, 5, 5),
+    def __init__(self, channels=64, blocks=28, mixer: Mixer = "DCCM", large_kernel_size=17, split_ratio=0.25,
+                 kind: LargeKernel = "PLK", use_max_kernel=False, sparse_kernels: Sequence[int] = (5, 5, 5, 5),
                  sparse_dilations: Sequence[int] = (1, 2, 3, 4), with_identity=False, attention=True):  # fmt: skip
+        choose(mixer, get_args(Mixer), "mixer")
+        choose(kind, get_args(LargeKernel), "kind")
         super().__init__(
-            dim=channels, n_blocks=blocks, upscaling_factor=1, ccm_type=choose(mixer, MIXERS, "mixer"),
-            kernel_size=large_kernel_size, split_ratio=split_ratio, lk_type=choose(kind, LARGE_KERNELS, "kind"),
+            dim=channels, n_blocks=blocks, upscaling_factor=1, ccm_type=mixer,
+            kernel_size=large_kernel_size, split_ratio=split_ratio, lk_type=kind,
             use_max_kernel=use_max_kernel, sparse_kernels=sparse_kernels, sparse_dilations=sparse_dilations,
             with_idt=with_identity, use_ea=attention,
         )  # fmt: skip
