@@ -21,11 +21,10 @@ def refuse_leaks(names: Sequence[str], pixels: Mapping[str, str] | None = None, 
     """
     sets = datasets.catalogue()
     tests = {name: entry for name, entry in sets.items() if entry.use == "test"}
+    folders = [entry for entry in tests.values() if isinstance(entry, Folder)]
     test_folders = {
-        (data_root / entry.folder).resolve(): name
-        for name, entry in tests.items() if isinstance(entry, Folder)
-        for data_root in datasets.data_roots(root)
-    }  # fmt: skip
+        (data_root / entry.folder).resolve(): entry.name for entry in folders for data_root in datasets.data_roots(root)
+    }
     for entry in [member for name in names for member in datasets.image_set(name).members()]:
         folder = entry.found(root)
         test = entry.name if entry.use == "test" else test_folders.get(folder and folder.resolve())

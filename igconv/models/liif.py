@@ -111,9 +111,9 @@ class LIIF(nn.Module):
         if not torch.is_grad_enabled():
             return torch.cat([self._ask(piece, queries) for piece in pieces])
         # Nothing here is random; saving the generators' states would make a GPU wait.
-        return torch.cat([
-            checkpoint(self._ask, piece, queries, use_reentrant=False, preserve_rng_state=False) for piece in pieces
-        ])  # fmt: skip
+        return torch.cat(
+            [checkpoint(self._ask, piece, queries, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
+        )
 
     def _ask(self, cells: Tensor, queries: Tensor) -> Tensor:
         return self.mlp(cells[:, None] + queries)

@@ -53,5 +53,12 @@ def export_run(run: Run, path: Path) -> None:
     large = [name for name, value in model.state_dict().items() if not torch.isfinite(value.half()).all()]
     if large:
         raise InputError(f"{run.name}: weights beyond the range of half precision: {', '.join(large[:3])}")
-    checkpoints.save(model, path, torch.float16, profile=run.profile, run=run.name, config_hash=run.config_hash(),
-                     source_sha256=files.sha256(source))  # fmt: skip
+    checkpoints.save(
+        model,
+        path,
+        torch.float16,
+        profile=run.profile,
+        run=run.name,
+        config_hash=run.config_hash(),
+        source_sha256=files.sha256(source),
+    )

@@ -54,8 +54,10 @@ def pad_to_multiple(image: Tensor, multiple: int, mode: str = "reflect") -> Tens
     if mode in ("reflect", "symmetric"):
         least = 1 if mode == "reflect" else 0
         if h < bottom + least or w < right + least:
-            raise InputError(f"an image of {h}x{w} px is too small for this encoder's window: its sides cannot be "
-                             f"mirrored to multiples of {multiple} px")  # fmt: skip
+            raise InputError(
+                f"an image of {h}x{w} px is too small for this encoder's window: its sides cannot be "
+                f"mirrored to multiples of {multiple} px"
+            )
     if mode == "symmetric":
         image = torch.cat([image, image[..., h - bottom :, :].flip(-2)], dim=-2)
         return torch.cat([image, image[..., w - right :].flip(-1)], dim=-1)
@@ -129,8 +131,13 @@ class FixedScale(_Composition):
 
     def __init__(self, model: SuperResolver, scale: int):
         sampler = None if model.sampler is None else model.sampler.instantiate(scale)
-        super().__init__(copy.deepcopy(model.encoder), model.upsampler.instantiate(scale), sampler,
-                         copy.deepcopy(model.pre), copy.deepcopy(model.post))  # fmt: skip
+        super().__init__(
+            copy.deepcopy(model.encoder),
+            model.upsampler.instantiate(scale),
+            sampler,
+            copy.deepcopy(model.pre),
+            copy.deepcopy(model.post),
+        )
         self.scale = scale
         self.train(model.training)
 
@@ -154,10 +161,20 @@ def _liif(channels: int, scales: list[int], *, hidden_dim: int, num_layers: int)
 
 
 def _igconv(
-    channels: int, scales: list[int], *, kernel_size: int, hidden_dim: int, num_layers: int, max_scale: int,
-    dihedral: bool, igsample: bool, sample_kernel_size: int | None, sample_hidden_dim: int | None,
-    sample_num_layers: int | None, initialisation: str,
-) -> tuple[nn.Module, nn.Module | None]:  # fmt: skip
+    channels: int,
+    scales: list[int],
+    *,
+    kernel_size: int,
+    hidden_dim: int,
+    num_layers: int,
+    max_scale: int,
+    dihedral: bool,
+    igsample: bool,
+    sample_kernel_size: int | None,
+    sample_hidden_dim: int | None,
+    sample_num_layers: int | None,
+    initialisation: str,
+) -> tuple[nn.Module, nn.Module | None]:
     upsampler = IGConv(channels, kernel_size, hidden_dim, num_layers, dihedral, max_scale, initialisation)
     if not igsample:
         return upsampler, None
@@ -171,9 +188,17 @@ def _igconv(
 
 
 _IGCONV = dict(
-    kernel_size=3, hidden_dim=256, num_layers=4, max_scale=4, dihedral=False, igsample=False,
-    sample_kernel_size=None, sample_hidden_dim=None, sample_num_layers=None, initialisation="authors",
-)  # fmt: skip
+    kernel_size=3,
+    hidden_dim=256,
+    num_layers=4,
+    max_scale=4,
+    dihedral=False,
+    igsample=False,
+    sample_kernel_size=None,
+    sample_hidden_dim=None,
+    sample_num_layers=None,
+    initialisation="authors",
+)
 
 # name -> function (channels, scales, options) -> (upsampler, sampler or None), and all its options with their defaults.
 UPSAMPLERS: dict[str, tuple[Callable[..., tuple[nn.Module, nn.Module | None]], dict]] = {
@@ -255,6 +280,8 @@ def _probe(encoder: nn.Module) -> int:
             module.training = training
     shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
     if not isinstance(features, Tensor) or features.ndim != 4 or features.shape[2:] != (side, side):
-        raise InputError(f"no out_channels: an encoder maps (B, 3, H, W) to (B, C, H, W), {name} maps "
-                         f"(1, 3, {side}, {side}) to {shape}")  # fmt: skip
+        raise InputError(
+            f"no out_channels: an encoder maps (B, 3, H, W) to (B, C, H, W), {name} maps "
+            f"(1, 3, {side}, {side}) to {shape}"
+        )
     return features.shape[1]

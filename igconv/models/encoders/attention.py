@@ -61,8 +61,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor, mask: Te
 
 
 # Buffers that follow from the options. Published weights hold them, ours do not.
-CONSTANTS = ("attn_mask", "relative_position_index", "aligned_relative_position_index", "relative_position_index_SA",
-             "relative_position_index_OCA")  # fmt: skip
+CONSTANTS = (
+    "attn_mask",
+    "relative_position_index",
+    "aligned_relative_position_index",
+    "relative_position_index_SA",
+    "relative_position_index_OCA",
+)
 
 
 class WindowEncoder(nn.Module):
@@ -82,9 +87,16 @@ class WindowEncoder(nn.Module):
     forward_features: Callable[..., Tensor]
 
     def _setup(
-        self, *, mean: Sequence[float], embed_dim: int, depths: Sequence[int], num_heads: Sequence[int],
-        window_size: int, resi_connection: str, **options,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        mean: Sequence[float],
+        embed_dim: int,
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        window_size: int,
+        resi_connection: str,
+        **options,
+    ) -> None:
         """Build spandrel's network, with its own names of the options, and make an encoder of it."""
         if len(depths) != len(num_heads) or any(embed_dim % heads for heads in num_heads):
             raise InputError(
@@ -94,9 +106,14 @@ class WindowEncoder(nn.Module):
         choose(resi_connection, self.connections, "connection")
         with warnings.catch_warnings(action="ignore"):  # spandrel's, about torch.meshgrid
             super().__init__(
-                embed_dim=embed_dim, depths=depths, num_heads=num_heads, window_size=window_size,
-                resi_connection=resi_connection, upsampler="", **options,
-            )  # fmt: skip
+                embed_dim=embed_dim,
+                depths=depths,
+                num_heads=num_heads,
+                window_size=window_size,
+                resi_connection=resi_connection,
+                upsampler="",
+                **options,
+            )
         if hasattr(self, "conv_last"):
             del self.conv_last  # the head that most of them add when none is asked for
         self.out_channels, self.pad_to, self.mean = embed_dim, window_size, tuple(mean)

@@ -89,15 +89,43 @@ class SwinIR(WindowEncoder, SpandrelSwinIR):
 
     exchanged = {_swinir.WindowAttention: SwinWindows, _swinir.SwinTransformerBlock: SwinBlock}  # noqa: RUF012
 
-    def __init__(self, channels=180, depths: Sequence[int] = (6,) * 6, heads: Sequence[int] = (6,) * 6, window=8,
-                 mlp_ratio=2.0, connection="1conv", drop_path=0.1, drop=0.0, attention_drop=0.0, img_size=64,
-                 qkv_bias=True, qk_scale=None, patch_norm=True, ape=False, img_range=1.0, mean=DIV2K_MEAN):  # fmt: skip
+    def __init__(
+        self,
+        channels=180,
+        depths: Sequence[int] = (6,) * 6,
+        heads: Sequence[int] = (6,) * 6,
+        window=8,
+        mlp_ratio=2.0,
+        connection="1conv",
+        drop_path=0.1,
+        drop=0.0,
+        attention_drop=0.0,
+        img_size=64,
+        qkv_bias=True,
+        qk_scale=None,
+        patch_norm=True,
+        ape=False,
+        img_range=1.0,
+        mean=DIV2K_MEAN,
+    ):
         self._setup(
-            mean=mean, img_range=img_range, embed_dim=channels, depths=depths, num_heads=heads, window_size=window,
-            mlp_ratio=mlp_ratio, resi_connection=connection, drop_path_rate=drop_path, drop_rate=drop,
-            attn_drop_rate=attention_drop, img_size=img_size, qkv_bias=qkv_bias, qk_scale=qk_scale,
-            patch_norm=patch_norm, ape=ape,
-        )  # fmt: skip
+            mean=mean,
+            img_range=img_range,
+            embed_dim=channels,
+            depths=depths,
+            num_heads=heads,
+            window_size=window,
+            mlp_ratio=mlp_ratio,
+            resi_connection=connection,
+            drop_path_rate=drop_path,
+            drop_rate=drop,
+            attn_drop_rate=attention_drop,
+            img_size=img_size,
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            patch_norm=patch_norm,
+            ape=ape,
+        )
 
 
 class HAT(WindowEncoder, SpandrelHAT):
@@ -114,17 +142,51 @@ class HAT(WindowEncoder, SpandrelHAT):
     connections = ("1conv", "identity")
     exchanged = {_hat.WindowAttention: HATWindows}  # noqa: RUF012
 
-    def __init__(self, channels=180, depths: Sequence[int] = (6,) * 6, heads: Sequence[int] = (6,) * 6, window=16,
-                 compress=3, squeeze=30, conv_scale=0.01, overlap=0.5, mlp_ratio=2.0, connection="1conv", drop_path=0.1,
-                 drop=0.0, attention_drop=0.0, img_size=64, qkv_bias=True, qk_scale=None, patch_norm=True, ape=False,
-                 img_range=1.0, mean=DIV2K_MEAN):  # fmt: skip
+    def __init__(
+        self,
+        channels=180,
+        depths: Sequence[int] = (6,) * 6,
+        heads: Sequence[int] = (6,) * 6,
+        window=16,
+        compress=3,
+        squeeze=30,
+        conv_scale=0.01,
+        overlap=0.5,
+        mlp_ratio=2.0,
+        connection="1conv",
+        drop_path=0.1,
+        drop=0.0,
+        attention_drop=0.0,
+        img_size=64,
+        qkv_bias=True,
+        qk_scale=None,
+        patch_norm=True,
+        ape=False,
+        img_range=1.0,
+        mean=DIV2K_MEAN,
+    ):
         self._setup(
-            mean=mean, img_range=img_range, embed_dim=channels, depths=depths, num_heads=heads, window_size=window,
-            mlp_ratio=mlp_ratio, resi_connection=connection, drop_path_rate=drop_path, drop_rate=drop,
-            attn_drop_rate=attention_drop, img_size=img_size, qkv_bias=qkv_bias, qk_scale=qk_scale,
-            patch_norm=patch_norm, ape=ape, compress_ratio=compress, squeeze_factor=squeeze, conv_scale=conv_scale,
+            mean=mean,
+            img_range=img_range,
+            embed_dim=channels,
+            depths=depths,
+            num_heads=heads,
+            window_size=window,
+            mlp_ratio=mlp_ratio,
+            resi_connection=connection,
+            drop_path_rate=drop_path,
+            drop_rate=drop,
+            attn_drop_rate=attention_drop,
+            img_size=img_size,
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            patch_norm=patch_norm,
+            ape=ape,
+            compress_ratio=compress,
+            squeeze_factor=squeeze,
+            conv_scale=conv_scale,
             overlap_ratio=overlap,
-        )  # fmt: skip
+        )
 
 
 class ATD(WindowEncoder, SpandrelATD):
@@ -141,15 +203,43 @@ class ATD(WindowEncoder, SpandrelATD):
     pad_mode = "symmetric"
     exchanged = {}  # noqa: RUF012 (no fused attention: pixels change category at differences of 1e-6)
 
-    def __init__(self, channels=210, depths: Sequence[int] = (6,) * 6, heads: Sequence[int] = (6,) * 6, window=16,
-                 category_size=256, tokens=128, token_channels=20, ffn_kernel_size=5, mlp_ratio=2.0, connection="1conv",
-                 img_size=64, qkv_bias=True, patch_norm=True, ape=False, img_range=1.0, mean=DIV2K_MEAN):  # fmt: skip
+    def __init__(
+        self,
+        channels=210,
+        depths: Sequence[int] = (6,) * 6,
+        heads: Sequence[int] = (6,) * 6,
+        window=16,
+        category_size=256,
+        tokens=128,
+        token_channels=20,
+        ffn_kernel_size=5,
+        mlp_ratio=2.0,
+        connection="1conv",
+        img_size=64,
+        qkv_bias=True,
+        patch_norm=True,
+        ape=False,
+        img_range=1.0,
+        mean=DIV2K_MEAN,
+    ):
         self._setup(
-            mean=mean, img_range=img_range, embed_dim=channels, depths=depths, num_heads=heads, window_size=window,
-            category_size=category_size, num_tokens=tokens, reducted_dim=token_channels,
-            convffn_kernel_size=ffn_kernel_size, mlp_ratio=mlp_ratio, resi_connection=connection, img_size=img_size,
-            qkv_bias=qkv_bias, patch_norm=patch_norm, ape=ape,
-        )  # fmt: skip
+            mean=mean,
+            img_range=img_range,
+            embed_dim=channels,
+            depths=depths,
+            num_heads=heads,
+            window_size=window,
+            category_size=category_size,
+            num_tokens=tokens,
+            reducted_dim=token_channels,
+            convffn_kernel_size=ffn_kernel_size,
+            mlp_ratio=mlp_ratio,
+            resi_connection=connection,
+            img_size=img_size,
+            qkv_bias=qkv_bias,
+            patch_norm=patch_norm,
+            ape=ape,
+        )
 
     def _body(self, x: Tensor) -> Tensor:
         regions = shift_regions(x.shape[-2:], self.window_size, self.window_size // 2, x.device)
@@ -201,17 +291,36 @@ class PLKSR(SpandrelPLKSR):
         attention: element-wise attention at the end of a block.
     """
 
-    def __init__(self, channels=64, blocks=28, mixer: Mixer = "DCCM", large_kernel_size=17, split_ratio=0.25,
-                 kind: LargeKernel = "PLK", use_max_kernel=False, sparse_kernels: Sequence[int] = (5, 5, 5, 5),
-                 sparse_dilations: Sequence[int] = (1, 2, 3, 4), with_identity=False, attention=True):  # fmt: skip
+    def __init__(
+        self,
+        channels=64,
+        blocks=28,
+        mixer: Mixer = "DCCM",
+        large_kernel_size=17,
+        split_ratio=0.25,
+        kind: LargeKernel = "PLK",
+        use_max_kernel=False,
+        sparse_kernels: Sequence[int] = (5, 5, 5, 5),
+        sparse_dilations: Sequence[int] = (1, 2, 3, 4),
+        with_identity=False,
+        attention=True,
+    ):
         choose(mixer, get_args(Mixer), "mixer")
         choose(kind, get_args(LargeKernel), "kind")
         super().__init__(
-            dim=channels, n_blocks=blocks, upscaling_factor=1, ccm_type=mixer,
-            kernel_size=large_kernel_size, split_ratio=split_ratio, lk_type=kind,
-            use_max_kernel=use_max_kernel, sparse_kernels=sparse_kernels, sparse_dilations=sparse_dilations,
-            with_idt=with_identity, use_ea=attention,
-        )  # fmt: skip
+            dim=channels,
+            n_blocks=blocks,
+            upscaling_factor=1,
+            ccm_type=mixer,
+            kernel_size=large_kernel_size,
+            split_ratio=split_ratio,
+            lk_type=kind,
+            use_max_kernel=use_max_kernel,
+            sparse_kernels=sparse_kernels,
+            sparse_dilations=sparse_dilations,
+            with_idt=with_identity,
+            use_ea=attention,
+        )
         self.feats = self.feats[:-1]
         del self.to_img, self.repeat_op
         self.out_channels = channels
