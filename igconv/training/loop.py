@@ -7,7 +7,7 @@ to resume is to run the same command again.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -103,7 +103,7 @@ def _own_settings(threads: int) -> Iterator[None]:
 
 def _launched(
     run: Run, accelerator: str, devices: int, wait: bool, nodes: int, graphs: bool, model: SuperResolver | None
-) -> Iterator[dict]:
+) -> Generator[dict, None, None]:
     """`train` on the devices that it gets."""
     from lightning_fabric import Fabric  # here, because it takes seconds
 
