@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from igconv.data import cache, datasets
+from igconv.data import cache, datasets, leaks
 from igconv.data.patches import PatchSource
 from igconv.errors import InputError, reason
 from igconv.models import checkpoints
@@ -19,7 +19,7 @@ def training_patches(run: Run) -> PatchSource:
         datasets.image_set(name).paths()  # what is missing is said before the first step
     sets = [cache.decoded(name) for name in run.train_sets]
     pixels = {stem: digest for images in sets for stem, digest in zip(images.names, images.pixels_sha256, strict=True)}
-    datasets.refuse_leaks(run.train_sets, pixels)
+    leaks.refuse_leaks(run.train_sets, pixels)
     images = [image for decoded in sets for image in decoded.images]
     return PatchSource(images, run.scales, run.lr_patch, run.micro_batch_size, run.seed, run.degradation)
 

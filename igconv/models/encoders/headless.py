@@ -8,6 +8,7 @@ finds it. What runs from there on is removed, and the features are what the head
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,9 @@ class Headless(nn.Module):
     ``mean`` and ``img_range`` are there when they are the network's own and could be taken out of it. The network's
     own padding stays inside; its features are cut to the size of the image.
     """
+
+    mean: tuple[float, ...]
+    img_range: float
 
     def __init__(self, net: nn.Module, channels: int, pad_to: int = 1):
         super().__init__()
@@ -173,7 +177,8 @@ def _take_out_mean(encoder: Headless, image: Tensor, features: Tensor) -> None:
     Two ways are known: attributes ``mean`` and ``img_range`` (the SwinIR family), and a convolution ``sub_mean`` with
     ``rgb_range`` (RCAN and EDSR), when it only shifts.
     """
-    net, plain = encoder.net, copy.deepcopy(encoder.net)
+    net: Any = encoder.net
+    plain: Any = copy.deepcopy(encoder.net)
     mean, span = getattr(net, "mean", None), getattr(net, "img_range", None)
     if isinstance(mean, Tensor) and mean.numel() == 3 and isinstance(span, int | float):
         plain.mean, plain.img_range = torch.zeros_like(mean), 1.0
