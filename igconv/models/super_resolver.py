@@ -15,7 +15,8 @@ from igconv.models.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
 
 UPSAMPLERS = ("spconv", "spconv+", "igconv", "igconv+", "liif")
 IGCONV_OPTIONS = ("kernel_size", "hidden_dim", "num_layers", "max_scale", "dihedral", "igsample",
-                  "sample_kernel_size", "sample_hidden_dim", "sample_num_layers", "initialisation")  # fmt: skip
+                  "sample_kernel_size", "sample_hidden_dim", "sample_num_layers", "initialisation", "bias",
+                  "basis")  # fmt: skip
 
 
 class Affine(nn.Module):
@@ -153,7 +154,8 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
         scales: the factors to be trained. Fixed heads exist for these; IGConv and LIIF take any other one as well.
         options: of the encoder (see its class; for EDSR channels, blocks, res_scale, img_range, mean); of SPConv+
             ``width``; of LIIF hidden_dim (256) and num_layers (4); of IGConv kernel_size, hidden_dim (256),
-            num_layers (4), max_scale (4), dihedral, igsample, initialisation ("authors"), and for IGSample
+            num_layers (4), max_scale (4), dihedral, igsample, initialisation ("authors"), basis (False), bias ("none";
+            for an encoder with the attribute ``constant`` "colour", which starts there), and for IGSample
             sample_kernel_size (IGConv's), sample_hidden_dim and sample_num_layers (half of IGConv's).
 
     Raises:
@@ -168,7 +170,9 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
         known = tuple(inspect.signature(constructor).parameters)
         module = constructor(**{**preset, **{k: options.pop(k) for k in known if k in options}})
     else:
-        module, known, config, encoder = encoder, (), None, type(encoder).__name__
+        # What cannot be told is left to the caller: a file of such a model is loaded into one like it.
+        config = config | dict(encoder=encoder.recipe) if getattr(encoder, "recipe", None) else None
+        module, known, encoder = encoder, (), type(encoder).__name__
     channels = module.out_channels if hasattr(module, "out_channels") else _probe(module)
 
     own = {"spconv": (), "spconv+": ("width",), "liif": ("hidden_dim", "num_layers")}.get(upsampler, IGCONV_OPTIONS)
@@ -183,9 +187,13 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
         head = LIIF(channels, **options)
     else:
         plus = upsampler == "igconv+"
-        o = dict(kernel_size=3, hidden_dim=256, num_layers=4, max_scale=4, dihedral=plus, igsample=plus) | options
+        constant = getattr(module, "constant", None)
+        o = dict(kernel_size=3, hidden_dim=256, num_layers=4, max_scale=4, dihedral=plus, igsample=plus,
+                 initialisation="authors", basis=False, bias="colour" if constant else "none") | options  # fmt: skip
         head = IGConv(channels, o["kernel_size"], o["hidden_dim"], o["num_layers"], o["dihedral"], o["max_scale"],
-                      o.get("initialisation", "authors"))  # fmt: skip
+                      o["initialisation"], o["bias"], o["basis"])  # fmt: skip
+        if constant and head.bias is not None:
+            head.bias.data.copy_(torch.tensor(constant))
         if o["igsample"]:
             hidden = o.get("sample_hidden_dim", o["hidden_dim"] // 2)
             layers = o.get("sample_num_layers", max(1, o["num_layers"] // 2))
