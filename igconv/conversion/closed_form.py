@@ -1,10 +1,11 @@
-"""SPConvs in closed form: ridge regressions from the sums of `statistics`.
+"""SPConvs in closed form: ridge regressions from the sums of `igconv.conversion.sums`.
 
 With features standardised by their deviation,
 
-    coefficients = argmin  mean |y - x b - c|^2 + weight * |standardised b|^2 * var(y)
+    coefficients = argmin  mean |y - x b - c|^2 + weight * |standardised b|^2 * var(y),
 
-with a free constant c. A 3x3 SPConv on C channels has 9 C + 1 unknowns per output channel.
+with a free constant c. Where crops are held out from the fit, the weight is the one that has the least error on them,
+and the final fit uses both. A 3x3 SPConv on C channels has 9 C + 1 unknowns per output channel.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igconv.conversion.statistics import Normal
+from igconv.conversion.sums import Normal
 from igconv.errors import InputError
 
 WEIGHTS = tuple(10.0**e for e in range(-10, 0))
@@ -64,3 +65,8 @@ def fit(training: Normal, held_out: Normal, weights: Sequence[float] = WEIGHTS) 
     best = int(np.argmin(errors))
     explained = 1 - errors[best] / float(held_out.covariances()[2].mean())
     return Fit(*solve(training + held_out, weights[best]), weights[best], explained)
+
+
+def kernel_of(found: Fit) -> tuple[Tensor, Tensor]:
+    """(kernels (3 r^2, C, 3, 3), biases (3 r^2)) of a fit to `sums.spconv_equations`."""
+    return found.coefficients.T.unflatten(1, (-1, 3, 3)), found.intercept

@@ -14,15 +14,22 @@ Gauss-Newton steps in the metric of the features' moments, in which the entries 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from igconv.conversion import closed_form
+from igconv.conversion.sums import Normal
 from igconv.errors import InputError
 from igconv.models.hypernetwork import HyperNetwork, subpixel_centres
+from igconv.models.upsamplers import IGConv
+from igconv.progress import follow_items
 
-ROWS = 6_000  # kernel entries times sub-pixels whose Jacobian is made at once; 1.5 MB each 1,000 at width 256
+ROWS = 6_000  # kernel entries times sub-pixels whose Jacobian is made at once: 37 MB per 1,000 at width 512
+ITERATIONS, REFINEMENTS = 12, 12
+EXACT = 1e-3  # relative error of kernels that counts as met
+OWN = 30.0  # weight of the network's own scale beside the others, where not all can be met
 
 
 class Entries:
@@ -92,8 +99,9 @@ def cholesky_solve(matrices: Tensor, right: Tensor) -> Tensor:
 
 
 def levenberg_marquardt(
-    entries: Entries, targets: Tensor, weights: Tensor, iterations: int = 30, enough: float = 1e-4, damping: float = 1e-2
-) -> Iterator[float]:
+    entries: Entries, targets: Tensor, weights: Tensor, iterations: int = ITERATIONS, enough: float = 1e-5,
+    damping: float = 1e-2,
+) -> Iterator[float]:  # fmt: skip
     """Move the latents of every entry towards its targets; yields the relative error before each iteration and after.
 
     Each entry: step = J' (J J' + damping d)^-1 residual, d the mean diagonal of J J'. Entries that got worse keep
@@ -129,3 +137,183 @@ def levenberg_marquardt(
         yield float(errors.norm() / size)
         if errors.norm() < enough * size or damping > 1e6:
             return
+
+
+class Metric:
+    """The squared error of images as a function of kernel errors: sum over scales of weight * tr(E' A E).
+
+    Args:
+        parts: per scale, in the order of the entries' columns: A (n, n), the moments of features and constant, times
+            the weight of the scale; and how many columns it has.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Tensor, int]]):
+        self.moments, self.widths = [moments.float() for moments, _ in parts], [width for _, width in parts]
+
+    def __call__(self, errors: Tensor) -> Tensor:
+        """A E, (n, S outputs)."""
+        pairs = zip(self.moments, errors.split(self.widths, dim=1), strict=True)
+        return torch.cat([moments @ part for moments, part in pairs], dim=1)
+
+    def diagonal(self) -> Tensor:
+        """Of A, for every column: (n, S outputs)."""
+        pairs = zip(self.moments, self.widths, strict=True)
+        return torch.cat([moments.diagonal()[:, None].expand(-1, width) for moments, width in pairs], dim=1)
+
+
+def refine(
+    entries: Entries, targets: Tensor, metric: Metric, iterations: int = REFINEMENTS, inner: int = 60,
+    damping: float = 1e-2, enough: float = 0.01,
+) -> Iterator[float]:  # fmt: skip
+    """Move all latents towards the least squared error in a metric; yields it before each iteration and after.
+
+    A Gauss-Newton step solves (J' A J + damping D) step = -J' A E by conjugate gradients, preconditioned by what it
+    would be if entries did not hang together; D is the mean diagonal of each entry's block. A step that does not help
+    is not taken, and the damping grows.
+
+    Args:
+        targets: (n, S outputs).
+        iterations, inner: at most, of Gauss-Newton and of conjugate gradients within it.
+        enough: stop when an iteration gains less than this share of the error.
+    """
+
+    def squared(latents: Tensor) -> tuple[Tensor, float]:
+        errors = entries.values(latents) - targets
+        return errors, float((errors * metric(errors)).sum())
+
+    errors, value = squared(entries.latents)
+    yield value
+    diagonal, (n, width) = metric.diagonal(), entries.latents.shape
+    jacobian, factors = targets.new_empty(n, targets.shape[1], width), targets.new_empty(n, width, width)
+    mean = targets.new_empty(n, 1)
+    for _ in range(iterations):
+        for part in entries.chunks():
+            jacobian[part] = entries.jacobian(part)[1]
+            block = jacobian[part].mT @ (jacobian[part] * diagonal[part, :, None])
+            own = block.diagonal(dim1=1, dim2=2)
+            mean[part] = own.mean(1, keepdim=True)
+            own += damping * mean[part]
+            factors[part] = torch.linalg.cholesky(block)
+
+        def product(step: Tensor) -> Tensor:
+            made = (jacobian @ step[..., None])[..., 0]  # all within this iteration
+            return (jacobian.mT @ metric(made)[..., None])[..., 0] + damping * mean * step  # noqa: B023
+
+        def preconditioned(residual: Tensor) -> Tensor:
+            return torch.cholesky_solve(residual[..., None], factors)[..., 0]
+
+        right = -(jacobian.mT @ metric(errors)[..., None])[..., 0]
+        moved = entries.latents + conjugate_gradients(product, preconditioned, right, inner)
+        after, error = squared(moved)
+        if error < value:
+            gained, entries.latents, errors, value = 1 - error / value, moved, after, error
+            damping /= 4
+            yield value
+            if gained < enough:
+                return
+        else:
+            damping *= 8
+            yield value
+            if damping > 1e3:
+                return
+
+
+def conjugate_gradients(
+    product: Callable[[Tensor], Tensor], preconditioned: Callable[[Tensor], Tensor], right: Tensor, iterations: int,
+    enough: float = 1e-4,
+) -> Tensor:  # fmt: skip
+    """x with product(x) = right, as far as ``iterations`` or a residual of the share ``enough`` (squared) lead."""
+    x, residual = torch.zeros_like(right), right
+    z = direction = preconditioned(residual)
+    size = first = (residual * z).sum()
+    for _ in range(iterations):
+        image = product(direction)
+        step = size / (direction * image).sum()
+        x, residual = x + step * direction, residual - step * image
+        z = preconditioned(residual)
+        size, before = (residual * z).sum(), size
+        if size < enough * first:
+            break
+        direction = z + size / before * direction
+    return x
+
+
+def start(upsampler: IGConv, seed: int, spread: float = 0.5) -> None:
+    """Weights from which latents alone reach given kernels: SPConv's start, with frequencies ``spread`` wide.
+
+    With the authors' 0.02 theta hardly changes over the cell, and all sub-pixels get the same kernel.
+    """
+    hyper = upsampler.hyper
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        hyper.phase.reset_parameters()
+        for freq, amplitude in _latents(upsampler):
+            freq.normal_(0, spread)
+            amplitude.normal_(0, 0.02)
+        hyper.start_like_spconv()
+
+
+def fit(
+    upsampler: IGConv, kernels: dict[int, Tensor], equations: dict[int, Normal], own: int | None, ridge: float,
+    seed: int,
+) -> list[float]:  # fmt: skip
+    """Fit an IGConv with a basis and sub-pixel constants to the SPConvs of several scales.
+
+    Args:
+        upsampler: its basis is set; the rest is started anew.
+        kernels: scale -> (9 C + 1, 3 r^2) coefficients on whitened features, and constants.
+        equations: scale -> sums on whitened features.
+        own: the scale whose kernels have to be met; None: none.
+        ridge: weight of the closed form.
+
+    Returns:
+        relative error of the kernels before the fit and after each iteration, the residuals of x r weighted by 1 / r.
+    """
+    scales = tuple(kernels)
+    start(upsampler, seed)
+    with torch.no_grad():
+        colours = torch.stack([k[-1].unflatten(0, (3, -1)).mean(1) for k in kernels.values()]).mean(0)
+        upsampler.bias.copy_(colours)
+    hyper = upsampler.hyper
+    freq, amplitude = (torch.cat(pair).detach() for pair in zip(*_latents(upsampler), strict=True))
+    entries = Entries(hyper, freq, amplitude, scales)
+    targets = torch.cat([_columns(kernels[r], upsampler.bias.detach()) for r in scales], dim=1).float()
+    weights = torch.cat([targets.new_full((3 * r**2,), 1 / r) for r in scales])
+    errors = list(follow_items(levenberg_marquardt(entries, targets, weights), ITERATIONS + 1, "fit, kernels"))
+    if errors[-1] > EXACT:  # more than latents can follow: what counts is the images
+        parts = []
+        for r in scales:
+            moments, own_weight = equations[r].moments(), OWN if r == own else 1.0
+            moments.diagonal()[:-1] += ridge
+            least = closed_form.error(equations[r], kernels[r][:-1], kernels[r][-1]).sum()
+            parts.append((moments * own_weight / least, 3 * r**2))
+        steps = refine(entries, targets, Metric(parts))
+        list(follow_items(steps, REFINEMENTS + 1, "fit, images"))
+        if own:  # the shortest way from there to the network's own kernels
+            alone = Entries(hyper, freq, amplitude, (own,))
+            alone.latents = entries.latents
+            wanted = targets.split([3 * r**2 for r in scales], dim=1)[scales.index(own)]
+            list(levenberg_marquardt(alone, wanted, torch.ones_like(wanted[0])))
+            entries.latents = alone.latents
+        errors.append(float(((targets - entries.values()) * weights).norm() / (targets * weights).norm()))
+    with torch.no_grad():
+        place = 0
+        for freq, amplitude in _latents(upsampler):
+            found = entries.latents[place : place + len(freq)]
+            freq.copy_(found[:, : freq.shape[1]])
+            amplitude.copy_(found[:, freq.shape[1] :])
+            place += len(freq)
+    return errors
+
+
+def _latents(upsampler: IGConv) -> list[tuple[Tensor, Tensor]]:
+    """(freq, amplitude) of the kernels' entries, and of the constant's."""
+    return [(upsampler.hyper.freq, upsampler.hyper.amplitude), (upsampler.bias_freq, upsampler.bias_amplitude)]
+
+
+def _columns(kernels: Tensor, colours: Tensor) -> Tensor:
+    """(n, 3 r^2) ordered colour, sub-pixel -> what `Entries` return: sub-pixel, colour, the constants without the
+    colours' own."""
+    values = kernels.unflatten(1, (3, -1)).clone()
+    values[-1] -= colours.to(values)[:, None]
+    return values.transpose(1, 2).flatten(1)

@@ -187,6 +187,7 @@ def _recipe(net: nn.Module, encoder: Headless) -> dict:
     package, options = ".".join(type(net).__module__.split(".")[:3]), getattr(net, "hyperparameters", None)
     if package.split(".")[0] in SPANDREL and isinstance(options, dict):
         public = [name for name, value in vars(import_module(package)).items() if value is type(net)]
+        options = {key: value for key, value in options.items() if not callable(value)}  # defaults, such as layers
         recipe |= dict(package=package, network=public[0], options=options) if public else {}
     return recipe
 
