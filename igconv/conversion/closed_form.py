@@ -15,12 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igconv.conversion.sums import Normal
+from igconv.conversion.sums import CONSTANT, Normal
 from igconv.errors import InputError
 
 WEIGHTS = tuple(10.0**e for e in range(-10, 0))
-# A channel whose deviation is less than this share of its size is constant; what is left of it is rounding.
-CONSTANT = 1e-6
 
 
 @dataclass(frozen=True)

@@ -93,13 +93,18 @@ def convert(
             constant or not finite.
     """
     source = opened(network)
+    if not isinstance(tune, int) or tune < 0:
+        raise InputError(f"tune is a number of steps, 0 for none, got {tune!r}")
     done = conversion(source, scales, images=images, crops=crops, seed=seed, target=target, device=device)
+    model, table = done.model, done.table
     if tune:
-        from igconv.conversion.tuning import tuned
+        from igconv.conversion.tuning import tuned, tuning_run
 
-        done = tuned(source, done, images, tune, seed, device)
-    print(table_text(done.table, source), flush=True)
-    return done.model
+        model = tuned(model, tuning_run(model, source.name, images, sorted(scales), tune, seed), device)
+        again = measured({"tuned_db": model}, source, sorted(scales), _pictures(images, None)[1], SIDE, seed, device)
+        table = table.assign(tuned_db=again.tuned_db)
+    print(table_text(table, source), flush=True)
+    return model.cpu()
 
 
 def table_text(table: pd.DataFrame, source: Source) -> str:
@@ -148,13 +153,14 @@ def conversion(
     with torch.no_grad():
         model.upsampler.basis.copy_(basis)
     errors = hyperfit.fit(model.upsampler, closed, white, own, weight, seed)
-    table = _table(model, source, closed, basis, testing, side, seed, device)
+    heads = {"closed_form_db": with_spconvs(source, closed, basis), "converted_db": model}
+    table = measured(heads, source, scales, testing, side, seed, device)
     lost = (table.closed_form_db - table.converted_db).max()
     fitted = bool(np.isfinite(lost) and lost < 1)
     if not fitted:
         print("the fit of the hyper-network did not converge; the model keeps the SPConvs in closed form", flush=True)
-        model = _with_spconvs(source, closed, basis)
-        table = _table(model, source, closed, basis, testing, side, seed, device)
+        model = heads["closed_form_db"]
+        table["converted_db"] = table.closed_form_db
     return Conversion(model.cpu(), table, closed, white, errors, fitted)
 
 
@@ -246,7 +252,7 @@ def before_post(post: nn.Module, image: Tensor) -> Tensor:
     return image
 
 
-def _with_spconvs(source: Source, closed: dict[int, Tensor], basis: Tensor) -> SuperResolver:
+def with_spconvs(source: Source, closed: dict[int, Tensor], basis: Tensor) -> SuperResolver:
     model = source.build("spconv", tuple(closed))
     for scale, coefficients in closed.items():
         model.upsampler.heads[str(scale)] = spconv_of(coefficients, basis, scale)
@@ -254,25 +260,23 @@ def _with_spconvs(source: Source, closed: dict[int, Tensor], basis: Tensor) -> S
 
 
 @torch.no_grad()
-def _table(model: SuperResolver, source: Source, closed, basis, pictures, side: int, seed: int, device) -> pd.DataFrame:
-    """`COLUMNS` on crops of pictures that were held out."""
+def measured(
+    models: dict[str, SuperResolver], source: Source, scales: Sequence[int], pictures, side: int, seed: int, device
+) -> pd.DataFrame:
+    """PSNR-Y of models with the source's encoder on crops of pictures that were held out, as in `COLUMNS`."""
     rows = []
-    inference.prepare(model, device)
-    for scale, coefficients in closed.items():
-        head = spconv_of(coefficients, basis, scale).to(device)
+    for model in models.values():
+        inference.prepare(model, device)
+    for scale in scales:
         patches, values = PatchSource(pictures, (scale,), side, sums.BATCH, seed, "matlab"), []
         for index in range(HELD_OUT_CROPS // sums.BATCH):
             part = patches.micro_batch(index, 1)
             lr = part.lr.to(device, memory_format=torch.channels_last)
             with inference.exact_arithmetic():
-                features = model.encode(lr)[1]
-                made = dict(
-                    bicubic_db=bicubic(part.lr, scale), converted_db=model(lr, scale),
-                    closed_form_db=model.post(head(features))[..., : side * scale, : side * scale],
-                )  # fmt: skip
+                made = {name: model(lr, scale).cpu() for name, model in models.items()}
+                made["bicubic_db"] = bicubic(part.lr, scale)
                 if scale == source.scale:
                     made["network_db"] = source.network(part.lr)
-            for i, hr in enumerate(part.hr):
-                values.append({name: psnr_y(sr[i].cpu(), hr, scale) for name, sr in made.items()})
+            values += [{name: psnr_y(sr[i], hr, scale) for name, sr in made.items()} for i, hr in enumerate(part.hr)]
         rows.append(dict(scale=scale, crops=len(values)) | pd.DataFrame(values).mean().to_dict())
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(dict.fromkeys((*COLUMNS, *models))))

@@ -27,7 +27,8 @@ from igconv.models.upsamplers import IGConv
 from igconv.progress import follow_items
 
 ROWS = 6_000  # kernel entries times sub-pixels whose Jacobian is made at once: 37 MB per 1,000 at width 512
-ITERATIONS, REFINEMENTS = 12, 12
+ITERATIONS, FEW, REFINEMENTS = 20, 4, 12
+LEAST = 1e-6  # damping: below it, float32 no longer factorises
 EXACT = 1e-3  # relative error of kernels that counts as met
 OWN = 30.0  # weight of the network's own scale beside the others, where not all can be met
 
@@ -104,8 +105,8 @@ def levenberg_marquardt(
 ) -> Iterator[float]:  # fmt: skip
     """Move the latents of every entry towards its targets; yields the relative error before each iteration and after.
 
-    Each entry: step = J' (J J' + damping d)^-1 residual, d the mean diagonal of J J'. Entries that got worse keep
-    their latents; the damping is divided by 4 when more than 80 % got better, else multiplied by 4.
+    Each entry: step = J' (J J' + damping d)^-1 residual, d the mean diagonal of J J'. An entry that got better has its
+    damping divided by 4; one that got worse keeps its latents, and its damping is multiplied by 4.
 
     Args:
         targets: (n, S outputs).
@@ -116,6 +117,7 @@ def levenberg_marquardt(
     size = (targets * weights).norm()
     errors = ((targets - entries.values()) * weights).norm(dim=1)
     yield float(errors.norm() / size)
+    dampings = torch.full_like(errors, damping)
     for _ in range(iterations):
         steps = []
         for part in entries.chunks():
@@ -124,7 +126,7 @@ def levenberg_marquardt(
             wide = jacobian.shape[1] <= jacobian.shape[2]
             gram = jacobian @ jacobian.mT if wide else jacobian.mT @ jacobian
             diagonal = gram.diagonal(dim1=1, dim2=2)
-            diagonal += damping * diagonal.mean(1, keepdim=True)
+            diagonal += (dampings[part] * diagonal.mean(1))[:, None]
             right = residual if wide else (jacobian.mT @ residual[..., None])[..., 0]
             found = cholesky_solve(gram, right)
             steps.append((jacobian.mT @ found[..., None])[..., 0] if wide else found)
@@ -133,9 +135,9 @@ def levenberg_marquardt(
         better = after < errors
         entries.latents = torch.where(better[:, None], moved, entries.latents)
         errors = torch.where(better, after, errors)
-        damping = damping / 4 if better.float().mean() > 0.8 else damping * 4
+        dampings = torch.where(better, dampings / 4, dampings * 4).clamp(min=LEAST)
         yield float(errors.norm() / size)
-        if errors.norm() < enough * size or damping > 1e6:
+        if errors.norm() < enough * size:
             return
 
 
@@ -279,7 +281,9 @@ def fit(
     entries = Entries(hyper, freq, amplitude, scales)
     targets = torch.cat([_columns(kernels[r], upsampler.bias.detach()) for r in scales], dim=1).float()
     weights = torch.cat([targets.new_full((3 * r**2,), 1 / r) for r in scales])
-    errors = list(follow_items(levenberg_marquardt(entries, targets, weights), ITERATIONS + 1, "fit, kernels"))
+    # With more targets than latents kernels cannot all be met: a few steps lead to where the metric takes over.
+    count = ITERATIONS if targets.shape[1] <= entries.latents.shape[1] else FEW
+    errors = list(follow_items(levenberg_marquardt(entries, targets, weights, count), count + 1, "fit of kernels"))
     if errors[-1] > EXACT:  # more than latents can follow: what counts is the images
         parts = []
         for r in scales:
@@ -288,7 +292,7 @@ def fit(
             least = closed_form.error(equations[r], kernels[r][:-1], kernels[r][-1]).sum()
             parts.append((moments * own_weight / least, 3 * r**2))
         steps = refine(entries, targets, Metric(parts))
-        list(follow_items(steps, REFINEMENTS + 1, "fit, images"))
+        list(follow_items(steps, REFINEMENTS + 1, "fit of images"))
         if own:  # the shortest way from there to the network's own kernels
             alone = Entries(hyper, freq, amplitude, (own,))
             alone.latents = entries.latents

@@ -43,7 +43,8 @@ class Source:
     def build(self, upsampler: str, scales, **options) -> SuperResolver:
         """The network's encoder with a new upsampler, in eval mode."""
         encoder = copy.deepcopy(self.encoder)
-        model = build_model(encoder, upsampler, scales=scales, **self.options, **options)
+        with torch.random.fork_rng(devices=[]):  # what starts at random is the caller's business
+            model = build_model(encoder, upsampler, scales=scales, **self.options, **options)
         if self.state:
             load_strict(model, {**model.state_dict(), **self.state}, self.name)
         return model.eval()
@@ -51,6 +52,11 @@ class Source:
 
 def opened(network) -> Source:
     """A `Source` of what `igconv.convert` takes; see there. Raises InputError for everything else."""
+    with torch.random.fork_rng(devices=[]):
+        return _opened(network)
+
+
+def _opened(network) -> Source:
     if isinstance(network, SuperResolver):
         return _of_ours(network, "the model")
     if isinstance(network, str | Path):

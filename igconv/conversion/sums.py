@@ -16,6 +16,8 @@ from igconv.progress import follow_items
 
 BATCH = 16  # crops that go through an encoder together
 TAPS = 9  # of a 3x3 convolution
+# A feature whose deviation is less than this share of its size is constant; what is left of it is rounding.
+CONSTANT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,18 @@ def gather(
 
 
 def channel_covariance(sums: dict[int, Normal]) -> Tensor:
-    """Covariance (C, C) of the features, pooled over the crops of all scales (scale -> `spconv_equations`)."""
+    """Covariance (C, C) of the features, pooled over the crops of all scales (scale -> `spconv_equations`).
+
+    Raises InputError for features that are constant.
+    """
     centre = slice(TAPS // 2, None, TAPS)
     count = sum(s.count for s in sums.values())
     mean = sum(s.x[centre] for s in sums.values()) / count
-    return sum(s.xx[centre, centre] for s in sums.values()) / count - torch.outer(mean, mean)
+    squares = sum(s.xx[centre, centre] for s in sums.values()) / count
+    covariance = squares - torch.outer(mean, mean)
+    if not covariance.trace() > CONSTANT**2 * squares.trace():
+        raise InputError(f"constant features: all {count} pixels have the same, so nothing can be fitted")
+    return covariance
 
 
 def whitening(covariance: Tensor, least: float = 1e-10) -> Tensor:
@@ -110,10 +119,6 @@ def whitening(covariance: Tensor, least: float = 1e-10) -> Tensor:
 
     Nothing is subtracted: on centred features the zeros around an image would no longer be the network's own.
     Eigenvalues below the share ``least`` of the largest count as that, so that W can be inverted.
-
-    Raises InputError for features that are constant.
     """
     values, vectors = torch.linalg.eigh(covariance.double())
-    if not values[-1] > 0:
-        raise InputError("constant features: all pixels have the same, so nothing can be fitted")
     return (vectors / values.clamp(min=least * values[-1]).sqrt()).T
