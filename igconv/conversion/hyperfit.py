@@ -281,8 +281,8 @@ def fit(
     entries = Entries(hyper, freq, amplitude, scales)
     targets = torch.cat([_columns(kernels[r], upsampler.bias.detach()) for r in scales], dim=1).float()
     weights = torch.cat([targets.new_full((3 * r**2,), 1 / r) for r in scales])
-    # With more targets than latents kernels cannot all be met: a few steps lead to where the metric takes over.
-    count = ITERATIONS if targets.shape[1] <= entries.latents.shape[1] else FEW
+    # Where targets are not far fewer than latents kernels cannot all be met: a few steps lead to where a metric helps.
+    count = ITERATIONS if 2 * targets.shape[1] <= entries.latents.shape[1] else FEW
     errors = list(follow_items(levenberg_marquardt(entries, targets, weights, count), count + 1, "fit of kernels"))
     if errors[-1] > EXACT:  # more than latents can follow: what counts is the images
         parts = []
