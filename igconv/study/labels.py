@@ -6,6 +6,9 @@ VARIANTS = {"heads": "one encoder, three heads", "heads_30k": "one encoder, thre
             "from_x2": "encoder from x2", "from_x2_frozen": "encoder from x2, frozen",
             "from_x2_frozen_spconv_init": "encoder from x2, frozen, SPConv's start",
             "from_x2_tuned": "encoder from x2, frozen at first", "spconv_init": "SPConv's start",
+            "from_x2_frozen_constant": "encoder and constant from x2, frozen",
+            "from_x2_frozen_spconv_init_constant": "encoder and constant from x2, frozen, SPConv's start",
+            "from_x2_tuned_constant": "encoder and constant from x2, frozen at first",
             "third": "a third of the steps"}  # fmt: skip
 NAMES = {"spconv": "SPConv", "spconv+": "SPConv+", "igconv": "IGConv", "igconv+": "IGConv+", "liif": "LIIF"}
 # our encoder -> the paper's name of it, for those in its tables

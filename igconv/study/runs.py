@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass, replace
 
 from igconv.errors import choose
 
+# A published head's biases carry the brightness of an image where its encoder subtracts no mean, and IGConv has none.
+WITH_CONSTANT = "+constant"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -45,7 +48,8 @@ class Run:
     frequency_weight: float = 0.0  # of the frequency loss beside L1
     clip_norm: float = 0.0  # largest norm of the gradient; 0: not clipped
     precision: str = "32-true"  # of Lightning Fabric; also "bf16-mixed" and "16-mixed"
-    # Weights to start from: another run of the profile (the whole model), or published weights (the encoder alone).
+    # Weights to start from: another run of the profile (the whole model), or published weights: the encoder alone, or,
+    # with WITH_CONSTANT behind their name, with the constant that their head adds to each colour.
     start_from: str = ""
     freeze_encoder: bool = False  # train the upsampler only
 
@@ -235,8 +239,12 @@ def _cpu() -> list[Run]:
     frozen = [run for run in from_published(replace(base, encoder="smfanet_plus"), 1_200) if run.freeze_encoder]
     last = replace(frozen[-1], variant="from_x2_tuned", start_from=frozen[-1].name, freeze_encoder=False, steps=700,
                    learning_rate=2e-4)  # fmt: skip
+    # The same with the constant of the published head, which frozen features do not hold.
+    kept = [replace(run, variant=f"{run.variant}_constant", start_from=run.start_from + WITH_CONSTANT)
+            for run in (*frozen, *started_like_spconv(frozen[:1]))]  # fmt: skip
+    kept.append(replace(last, variant="from_x2_tuned_constant", start_from=kept[1].name))
     heads = replace(base, upsampler="spconv", variant="heads")  # of block C; LIIF takes too long here
-    return [*main, *ingredients(base), *frozen, last, *started_like_spconv(frozen[:1]), heads]
+    return [*main, *ingredients(base), *frozen, last, *started_like_spconv(frozen[:1]), heads, *kept]
 
 
 def _paper() -> list[Run]:
