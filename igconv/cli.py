@@ -186,12 +186,14 @@ def convert(
     """
     from igconv import files
     from igconv.conversion.convert import convert as convert_network
-    from igconv.models import checkpoints
+    from igconv.models import checkpoints, inference
 
     if output.suffix != ".safetensors":
         raise InputError(f"cannot write {output}: choose a name that ends in .safetensors")
     if output.exists():
         raise InputError(f"{output} exists; choose another name or remove it")
+    if device == "cpu":
+        inference.keep_freed_memory()
     model = convert_network(network, scales, images=images, crops=crops, seed=seed, target=target, tune=tune,
                             device=device)  # fmt: skip
     checkpoints.save(model, output, converted_from=Path(network).name, scales=sorted(scales))
