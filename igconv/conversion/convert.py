@@ -152,7 +152,7 @@ def conversion(
         closed[own] = own_kernels(source.head, basis)
     with torch.no_grad():
         model.upsampler.basis.copy_(basis)
-    errors = hyperfit.fit(model.upsampler, closed, white, own, weight, seed)
+    errors = hyperfit.fit(model.cpu().upsampler, closed, white, own, weight, seed)
     heads = {"closed_form_db": with_spconvs(source, closed, basis), "converted_db": model}
     table = measured(heads, source, scales, testing, side, seed, device)
     lost = (table.closed_form_db - table.converted_db).max()

@@ -29,6 +29,7 @@ from igconv.progress import follow_items
 ROWS = 6_000  # kernel entries times sub-pixels whose Jacobian is made at once: 37 MB per 1,000 at width 512
 ITERATIONS, FEW, REFINEMENTS = 20, 4, 12
 LEAST = 1e-6  # damping: below it, float32 no longer factorises
+MEMORY = 2**31  # bytes of a Jacobian that is kept; kernels of larger scales are fitted without
 EXACT = 1e-3  # relative error of kernels that counts as met
 OWN = 30.0  # weight of the network's own scale beside the others, where not all can be met
 
@@ -282,9 +283,10 @@ def fit(
     targets = torch.cat([_columns(kernels[r], upsampler.bias.detach()) for r in scales], dim=1).float()
     weights = torch.cat([targets.new_full((3 * r**2,), 1 / r) for r in scales])
     # Where targets are not far fewer than latents kernels cannot all be met: a few steps lead to where a metric helps.
-    count = ITERATIONS if 2 * targets.shape[1] <= entries.latents.shape[1] else FEW
+    large = 4 * targets.numel() * entries.latents.shape[1] > MEMORY
+    count = ITERATIONS if large or 2 * targets.shape[1] <= entries.latents.shape[1] else FEW
     errors = list(follow_items(levenberg_marquardt(entries, targets, weights, count), count + 1, "fit of kernels"))
-    if errors[-1] > EXACT:  # more than latents can follow: what counts is the images
+    if errors[-1] > EXACT and not large:  # more than latents can follow: what counts is the images
         parts = []
         for r in scales:
             moments, own_weight = equations[r].moments(), OWN if r == own else 1.0
