@@ -165,7 +165,7 @@ class Metric:
 
 
 def refine(
-    entries: Entries, targets: Tensor, metric: Metric, iterations: int = REFINEMENTS, inner: int = 60,
+    entries: Entries, targets: Tensor, metric: Metric, iterations: int = REFINEMENTS, inner: int = 40,
     damping: float = 1e-2, enough: float = 0.01,
 ) -> Iterator[float]:  # fmt: skip
     """Move all latents towards the least squared error in a metric; yields it before each iteration and after.
@@ -187,7 +187,7 @@ def refine(
     errors, value = squared(entries.latents)
     yield value
     diagonal, (n, width) = metric.diagonal(), entries.latents.shape
-    jacobian, factors = targets.new_empty(n, targets.shape[1], width), targets.new_empty(n, width, width)
+    jacobian, inverses = targets.new_empty(n, targets.shape[1], width), targets.new_empty(n, width, width)
     mean = targets.new_empty(n, 1)
     for _ in range(iterations):
         for part in entries.chunks():
@@ -196,14 +196,14 @@ def refine(
             own = block.diagonal(dim1=1, dim2=2)
             mean[part] = own.mean(1, keepdim=True)
             own += damping * mean[part]
-            factors[part] = torch.linalg.cholesky(block)
+            inverses[part] = torch.cholesky_inverse(torch.linalg.cholesky(block))
 
         def product(step: Tensor) -> Tensor:
             made = (jacobian @ step[..., None])[..., 0]  # all within this iteration
             return (jacobian.mT @ metric(made)[..., None])[..., 0] + damping * mean * step  # noqa: B023
 
         def preconditioned(residual: Tensor) -> Tensor:
-            return torch.cholesky_solve(residual[..., None], factors)[..., 0]
+            return (inverses @ residual[..., None])[..., 0]
 
         right = -(jacobian.mT @ metric(errors)[..., None])[..., 0]
         moved = entries.latents + conjugate_gradients(product, preconditioned, right, inner)
@@ -223,7 +223,7 @@ def refine(
 
 def conjugate_gradients(
     product: Callable[[Tensor], Tensor], preconditioned: Callable[[Tensor], Tensor], right: Tensor, iterations: int,
-    enough: float = 1e-4,
+    enough: float = 1e-3,
 ) -> Tensor:  # fmt: skip
     """x with product(x) = right, as far as ``iterations`` or a residual of the share ``enough`` (squared) lead."""
     x, residual = torch.zeros_like(right), right
