@@ -174,7 +174,7 @@ def own_kernels(head: tuple[Tensor, Tensor], basis: Tensor) -> Tensor:
 def spconv_of(coefficients: Tensor, basis: Tensor, scale: int) -> nn.Sequential:
     """The SPConv on raw features of (9 C + 1, 3 r^2) coefficients and constants on whitened ones."""
     kernel = coefficients[:-1].T.unflatten(1, (-1, 3, 3))
-    conv = nn.Conv2d(len(basis), len(kernel), 3, padding=1)
+    conv = nn.utils.skip_init(nn.Conv2d, len(basis), len(kernel), 3, padding=1)
     with torch.no_grad():
         conv.weight.copy_(torch.einsum("odyx,dc->ocyx", kernel, basis))
         conv.bias.copy_(coefficients[-1])

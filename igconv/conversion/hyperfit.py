@@ -247,8 +247,8 @@ def start(upsampler: IGConv, seed: int, spread: float = 0.5) -> None:
     With the authors' 0.02 theta hardly changes over the cell, and all sub-pixels get the same kernel.
     """
     hyper = upsampler.hyper
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=()), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
         hyper.phase.reset_parameters()
         for freq, amplitude in _latents(upsampler):
             freq.normal_(0, spread)

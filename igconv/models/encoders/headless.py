@@ -7,7 +7,9 @@ finds it. What runs from there on is removed, and the features are what the head
 """
 
 import copy
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -188,7 +190,10 @@ def _recipe(net: nn.Module, encoder: Headless) -> dict:
     if package.split(".")[0] in SPANDREL and isinstance(options, dict):
         public = [name for name, value in vars(import_module(package)).items() if value is type(net)]
         options = {key: value for key, value in options.items() if not callable(value)}  # defaults, such as layers
-        recipe |= dict(package=package, network=public[0], options=options) if public else {}
+        with suppress(TypeError):  # an option that JSON cannot hold: such a network has to be given
+            recipe |= (
+                dict(package=package, network=public[0], options=json.loads(json.dumps(options))) if public else {}
+            )
     return recipe
 
 
