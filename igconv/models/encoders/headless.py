@@ -190,10 +190,8 @@ def _recipe(net: nn.Module, encoder: Headless) -> dict:
     if package.split(".")[0] in SPANDREL and isinstance(options, dict):
         public = [name for name, value in vars(import_module(package)).items() if value is type(net)]
         options = {key: value for key, value in options.items() if not callable(value)}  # defaults, such as layers
-        with suppress(TypeError):  # an option that JSON cannot hold: such a network has to be given
-            recipe |= (
-                dict(package=package, network=public[0], options=json.loads(json.dumps(options))) if public else {}
-            )
+        with suppress(TypeError, IndexError):  # an option that JSON cannot hold, no public name: it has to be given
+            recipe |= dict(package=package, network=public[0], options=json.loads(json.dumps(options)))
     return recipe
 
 
