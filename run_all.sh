@@ -12,7 +12,7 @@ usage: ./run_all.sh [sample|cpu|benchmark|paper|test] [--dry-run] [--jobs N] [--
   cpu         the benchmark study at a budget for CPUs, some hours; what is committed in results/cpu
   benchmark   T91 + BSD200 + SunHays80, tested on Set5, Set14, B100, Urban100; one GPU
   paper       the paper's own protocol
-  test        lint, unit tests, and every notebook on a shrunken study; further words go to pytest
+  test        lint, types, unit tests, and every notebook on a shrunken study; further words go to pytest
 
   --dry-run     list the runs with their budgets and what is still to do
   --jobs N      CPU cores to use, and trainings side by side (default: all for sample and cpu, 1 otherwise)
@@ -85,6 +85,7 @@ if [[ $profile == test ]]; then
   done
   "$python" -m ruff check .
   "$python" -m ruff format --check .
+  "$python" -m basedpyright --pythonpath "$python"
   exec "$python" -m pytest "$@"
 fi
 exec "$python" -m igconv.workflow.driver "$profile" "$@"

@@ -97,7 +97,7 @@ def data(
         name: an image set or weights; all (to verify: all that are here) if left out.
         data_dir: root of the data, instead of IGCONV_DATA or data/ of the project.
     """
-    from igconv.data import datasets, download, weights
+    from igconv.data import datasets, download, verify, weights
 
     both = {**datasets.catalogue(), **weights.catalogue()}
     chosen = [both[choose(name, both, "image set or weights")]] if name else list(both.values())
@@ -110,12 +110,13 @@ def data(
         print(download.fetch(name, data_dir))
         return
     wrong = []
-    chosen = chosen if name else [entry for entry in chosen if not getattr(entry, "parts", ())]  # their parts follow
+    if not name:  # the parts of a union are there themselves
+        chosen = [entry for entry in chosen if not isinstance(entry, datasets.Union)]
     for entry in chosen:
         if not name and not entry.found(data_dir):
             print(f"{entry.name}: not here")
             continue
-        lines = (weights if entry.name in weights.catalogue() else datasets).verify(entry.name, data_dir)
+        lines = (weights if entry.name in weights.catalogue() else verify).verify(entry.name, data_dir)
         print("\n".join([f"{entry.name}: {'wrong' if lines else 'ok'}", *(f"    {line}" for line in lines)]))
         wrong += [entry.name] if lines else []
     if wrong:

@@ -133,8 +133,8 @@ def image_sets(tmp_path, monkeypatch, photograph, write_png) -> Path:
     for seed in range(2):
         write_png(photograph(50, 63, 10 + seed), root / "benchmarks" / "tiny" / "HR" / f"t{seed}.png")
     sets = {
-        "tiny_train": datasets.ImageSet("tiny_train", "train", 3, "made here", "none", folder="train/tiny"),
-        "tiny_test": datasets.ImageSet("tiny_test", "test", 2, "made here", "none", folder="benchmarks/tiny/HR"),
+        "tiny_train": datasets.Folder("tiny_train", "train", 3, "made here", "none", folder="train/tiny"),
+        "tiny_test": datasets.Folder("tiny_test", "test", 2, "made here", "none", folder="benchmarks/tiny/HR"),
     }
     monkeypatch.setattr(datasets, "catalogue", lambda: sets)
     monkeypatch.setenv("IGCONV_DATA", str(root))

@@ -1,9 +1,12 @@
 """What people are told equals what there is: dependencies, README commands, licences."""
 
+import ast
+import json
 import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -18,15 +21,73 @@ COMMANDS = [
     if line.strip() and not line.startswith("#")
 ]  # fmt: skip
 
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+# Distributions that are not named like what is imported; "_" and "-" are the same.
+DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
+# Used where a user has it, and in no extra, because it needs a CUDA compiler to be built.
+BROUGHT = {"mamba-ssm"}
+
+
+def code_of(path: Path) -> str:
+    """The Python of a module, of a notebook's cells, or of a Snakefile: its import lines."""
+    text = path.read_text()
+    if path.suffix == ".ipynb":
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        return "\n".join("".join(cell["source"]) for cell in cells)
+    if path.name == "Snakefile":
+        return "\n".join(re.findall(r"^\s*((?:import|from)\s.+)$", text, re.MULTILINE))
+    return text
+
+
+def imported_packages(code: str) -> set[str]:
+    """Names of distributions that are imported anywhere in the code, also in functions, without Python's own."""
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.split(".")[0])
+    names -= {*sys.stdlib_module_names, "igconv"}
+    return {DISTRIBUTIONS.get(name, name).lower().replace("_", "-") for name in names}
+
+
+def declared_packages(*extras: str) -> set[str]:
+    """Names of the distributions in pyproject.toml: those that are always installed, and those of extras."""
+    optional = PYPROJECT["optional-dependencies"]
+    entries = PYPROJECT["dependencies"] + [entry for extra in extras for entry in optional[extra]]
+    return {re.match(r"[\w-]+", entry).group().lower() for entry in entries}
+
+
+def test_every_import_is_declared():
+    """What code of the study imports is in `dependencies`, or in an extra that users choose (`dev` is none of them);
+    what tests and benchmarks import is there or in `dev`."""
+    study = [*(PROJECT / "igconv").rglob("*.py"), *(PROJECT / "notebooks").glob("*.ipynb"), PROJECT / "Snakefile"]
+    ours = [path for folder in ("tests", "benchmarks") for path in (PROJECT / folder).rglob("*.py")]
+    beside = {path.stem.replace("_", "-") for path in ours}  # tests and benchmarks import each other
+    for paths, extras, known in ((study, ("mamba", "srformer"), BROUGHT), (ours, ("dev",), beside)):
+        wanted = {path.relative_to(PROJECT): imported_packages(code_of(path)) for path in paths}
+        assert set.union(*wanted.values()) & {"torch", "pandas"}  # the walk finds something
+        missing = {str(path): names - declared_packages(*extras) - known for path, names in wanted.items()}
+        assert {path: names for path, names in missing.items() if names} == {}
+
+
+def test_imports_are_found_wherever_they_stand():
+    """In functions, below `try`, with aliases, of submodules; relative ones and Python's own do not count."""
+    code = (
+        "import os, PIL.Image as p\ndef f():\n try:\n  from spandrel_extra_arches.x import y\n finally:\n  import yaml"
+    )
+    assert imported_packages(code + "\nfrom . import z\nfrom igconv import a") == {
+        "pillow", "spandrel-extra-arches", "pyyaml",
+    }  # fmt: skip
+
 
 def test_environment_yml_names_the_packages_of_pyproject():
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     conda = yaml.safe_load((PROJECT / "environment.yml").read_text())["dependencies"]
     pip = next(entry for entry in conda if isinstance(entry, dict))["pip"]
     assert sorted(entry.split(" #")[0] for entry in pip) == sorted(
-        [*project["dependencies"], *project["optional-dependencies"]["dev"], "--editable ."]
+        [*PYPROJECT["dependencies"], *PYPROJECT["optional-dependencies"]["dev"], "--editable ."]
     )
-    assert f"python{project['requires-python']}" in conda
+    assert f"python{PYPROJECT['requires-python']}" in conda
 
 
 def test_the_study_rests_on_its_packages():
@@ -69,6 +130,29 @@ def test_readme_commands_exist(command):
         assert "igconv.cli" in words
     else:
         assert words[0] in ("git", "cd", "source", "jupyter", ".venv/bin/jupyter", "conda", "sbatch"), command
+
+
+def examples() -> list[str]:
+    """Python that texts show: fenced blocks, and what follows ``python -c``."""
+    texts = [path.read_text() for path in (PROJECT / "README.md", *(PROJECT / "data").glob("*.md"))]
+    return [
+        code
+        for text in texts
+        for pattern in (r"```python\n(.*?)```", r'python -c "(.*?)"`')
+        for code in re.findall(pattern, text, re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize("code", examples(), ids=lambda code: code.split("\n")[0][:40])
+def test_names_in_examples_exist(code):
+    """Imports of an example work, and what it takes from an imported module is there."""
+    tree, names = ast.parse(code), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            exec(ast.unparse(node), names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
+            assert hasattr(names[node.value.id], node.attr), ast.unparse(node)
 
 
 def test_licences_are_stated():

@@ -1,4 +1,6 @@
 """What the paper claims about encoders, kernels, spectra and cost, measured on trained or published models.
 
-Takes models and images, gives tidy tables. Read `ridge` first: most of the others rest on closed-form heads.
+Takes models and images, gives tidy tables. `similarity`, `ridge`, `correlation`, `alignment`, `spectrum` and
+`efficiency` are estimators; `encoders`, `kernels`, `spectra` and `costs` apply them to the networks of a study and put
+the tables into words. Read `ridge` first: most of the others rest on closed-form heads.
 """

@@ -88,9 +88,17 @@ def gain_and_bias(kernels: Tensor, equations: Normal, gain: bool = True) -> tupl
 
 
 def align(
-    family: str, a: tuple, b: tuple, scenes: Tensor, images: dict, side: int, test_side: int = 0,
-    permutations: int = 199, seed: int = 0, device="cpu",
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    family: str,
+    a: tuple,
+    b: tuple,
+    scenes: Tensor,
+    images: dict,
+    side: int,
+    test_side: int = 0,
+    permutations: int = 199,
+    seed: int = 0,
+    device="cpu",
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predict the SPConv of b from a's: (`COLUMNS`, correlations; `PSNR`, one row per head and test image).
 
     Args:
@@ -114,7 +122,7 @@ def align(
         name: closed_form.fit(ridge.map_equations(x[:n], z[:n]), ridge.map_equations(x[n:], z[n:]))
         for name, z in (("fitted", y), ("images shuffled", other))
     }
-    maps = {name: (found.coefficients.T, found.intercept) for name, found in fits.items()}
+    maps = {name: (fit.coefficients.T, fit.intercept) for name, fit in fits.items()}
     if f_a.shape[1] == f_b.shape[1]:
         maps["channels as they are"] = (torch.eye(f_a.shape[1]).double(), torch.zeros(f_a.shape[1]).double())
     equations = spconv_equations(f_b, to_float(hr), scale_b)
@@ -122,25 +130,29 @@ def align(
     kernel_a, bias_a = (resampled(z, scale_a, scale_b) for z in spconv(model_a, scale_a))
     true, true_bias = spconv(model_b, scale_b)
     smooth, smooth_bias = (resampled(z, scale_b, scale_b) for z in (true, true_bias))
-    guesses = {name: composed(kernel_a, bias_a, *found) for name, found in maps.items()}
+    guesses = {name: composed(kernel_a, bias_a, *affine) for name, affine in maps.items()}
     facts = dict(family=family, model_a=name_a, model_b=name_b, scale_a=scale_a, scale_b=scale_b)
     rows = _correlations(facts, guesses, smooth, true, kernel_a, maps, fits, equations, permutations, seed)
 
     flat, flat_bias = (z.unflatten(0, (3, -1)).mean(1).repeat_interleave(scale_b**2, 0) for z in (true, true_bias))
     heads = {
-        "true": (true, true_bias), "true on {1, x, y, xy}": (smooth, smooth_bias),
-        "true, constant only": (flat, flat_bias), "predicted": guesses["fitted"],
+        "true": (true, true_bias),
+        "true on {1, x, y, xy}": (smooth, smooth_bias),
+        "true, constant only": (flat, flat_bias),
+        "predicted": guesses["fitted"],
         "predicted, bias refitted": gain_and_bias(guesses["fitted"][0], equations, gain=False),
         "predicted, gain and bias refitted": gain_and_bias(guesses["fitted"][0], equations),
-    }  # fmt: skip
+    }
     if "channels as they are" in guesses:
         heads["no map, gain and bias refitted"] = gain_and_bias(guesses["channels as they are"][0], equations)
     heads["images shuffled, gain and bias refitted"] = gain_and_bias(guesses["images shuffled"][0], equations)
-    modules = {name: ridge.head(*found, scale_b) for name, found in heads.items()}
+    modules = {name: ridge.head(*kernel_and_bias, scale_b) for name, kernel_and_bias in heads.items()}
     tests = ridge.cut_tests(images, scale_b, test_side)
     psnr = ridge.psnr_of_heads(model_b, modules, tests, scale_b, device)
-    psnr += [dict(head="bicubic", **where, psnr_y_db=psnr_y(bicubic(to_float(low)[None], scale_b)[0], high, scale_b))
-             for where, low, high in tests]  # fmt: skip
+    psnr += [
+        dict(head="bicubic", **where, psnr_y_db=psnr_y(bicubic(to_float(low)[None], scale_b)[0], high, scale_b))
+        for where, low, high in tests
+    ]
     psnr = pd.DataFrame([{**facts, **row} for row in psnr], columns=list(PSNR))
     return pd.DataFrame(rows, columns=list(COLUMNS)), psnr
 
@@ -155,14 +167,15 @@ def _correlations(facts, guesses, smooth, true, kernel_a, maps, fits, equations,
         for constant in (True, False):
             null = np.array([cosine(z, true, constant, weighting) for z in mixed])
             kind = dict(compared=compared, constant="kept" if constant else "removed")
-            for name, found in {**{k: g[0] for k, g in guesses.items()}, MAPS[-1]: smooth}.items():
-                row = dict(**facts, alignment=name, **kind, value=cosine(found, true, constant, weighting))
+            for name, guess in {**{k: g[0] for k, g in guesses.items()}, MAPS[-1]: smooth}.items():
+                row = dict(**facts, alignment=name, **kind, value=cosine(guess, true, constant, weighting))
                 if name in fits:
                     row |= dict(map_explained=fits[name].explained, ridge_weight=fits[name].weight)
                 if name == "fitted":
                     p = (1 + np.sum(null >= row["value"] - 1e-12)) / (1 + permutations)
-                    row |= dict(null_mean=null.mean(), null_q95=np.quantile(null, 0.95), p_value=p,
-                                permutations=permutations)  # fmt: skip
+                    row |= dict(
+                        null_mean=null.mean(), null_q95=np.quantile(null, 0.95), p_value=p, permutations=permutations
+                    )
                 rows.append(row)
     return rows
 
@@ -172,11 +185,11 @@ def psnr_summary(psnr: pd.DataFrame) -> pd.DataFrame:
     (bootstrap over images): psnr_y_db, difference_db, low_db, high_db, images."""
     key, image = list(PSNR[:5]), ["dataset", "image"]
     rows = []
-    for pair, part in psnr.groupby(key, sort=False):
-        true = part[part["head"] == "true"].set_index(image).psnr_y_db
+    for pair, of_pair in psnr.groupby(key, sort=False):
+        true = of_pair[of_pair["head"] == "true"].set_index(image).psnr_y_db
         if true.empty:
             raise InputError(f"{pair[0]}: no row of the true kernel, with which the others are compared")
-        for name, values in part.groupby("head", sort=False):
+        for name, values in of_pair.groupby("head", sort=False):
             values = values.set_index(image).psnr_y_db
             numbers = mean_interval((values - true.reindex(values.index)).to_numpy())
             rows.append((*pair, name, values.mean(), *numbers, len(values)))

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 import pandas as pd
 
 from igconv import files
-from igconv.errors import choose
+from igconv.errors import InputError, choose
 from igconv.models.encoders import ENCODERS
 from igconv.models.super_resolver import build_model
 from igconv.study import results
-from igconv.study.labels import BASELINE_OF, MAIN_VARIANTS, NAMES, PAPER_ENCODERS
-from igconv.study.runs import Run, runs_of
+from igconv.study.labels import BASELINE_OF, NAMES, PAPER_ENCODERS
+from igconv.study.run import Run
+from igconv.study.runs import runs_of
 
 RUN_COSTS = ("run", "state", "steps", "batch", "lr_patch", "seconds", "steps_per_s", "peak_memory_mb",
              "validation_psnr_y_db", "device", "processes", "threads", "precision", "torch", "git_commit",
@@ -37,11 +38,20 @@ def run_costs(runs: Sequence[Run]) -> pd.DataFrame:
         if (folder / "record.csv").is_file() and (folder / "provenance.json").is_file():
             record, facts = pd.read_csv(folder / "record.csv"), json.loads((folder / "provenance.json").read_text())
             seconds = float(record.seconds.iloc[-1])
-            row |= dict(state="trained", seconds=seconds, steps_per_s=int(record.step.iloc[-1]) / seconds,
-                        peak_memory_mb=record.peak_memory_mb.iloc[-1], validation_psnr_y_db=record.psnr_y_db.iloc[-1],
-                        device=facts["device"], processes=facts.get("world_size"), threads=facts.get("threads"),
-                        precision=facts.get("precision"), torch=facts.get("versions", {}).get("torch"),
-                        git_commit=facts.get("git_commit"), weights_sha256=_weights_sha256(run))  # fmt: skip
+            row |= dict(
+                state="trained",
+                seconds=seconds,
+                steps_per_s=int(record.step.iloc[-1]) / seconds,
+                peak_memory_mb=record.peak_memory_mb.iloc[-1],
+                validation_psnr_y_db=record.psnr_y_db.iloc[-1],
+                device=facts["device"],
+                processes=facts.get("world_size"),
+                threads=facts.get("threads"),
+                precision=facts.get("precision"),
+                torch=facts.get("versions", {}).get("torch"),
+                git_commit=facts.get("git_commit"),
+                weights_sha256=_weights_sha256(run),
+            )
         rows.append(row)
     return pd.DataFrame(rows, columns=list(RUN_COSTS))
 
@@ -55,6 +65,22 @@ def _weights_sha256(run: Run) -> str:
     return results.read_table(rows).weights_sha256.iloc[0] if rows.is_file() else ""
 
 
+def training_records(runs: Sequence[Run]) -> pd.DataFrame:
+    """record.csv of every finished run below each other, with run, upsampler, variant and train_scales ("2-3-4").
+    Runs that were not made are left out."""
+    tables = [
+        results.read_table(file).assign(
+            run=run.name,
+            upsampler=run.upsampler,
+            variant=run.variant,
+            train_scales=run.train_scales,
+        )
+        for run in runs
+        if (file := results.run_folder(run.profile, run.name) / "record.csv").is_file()
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["run", "upsampler", "variant"])
+
+
 def training_budget(runs: Sequence[Run]) -> pd.DataFrame:
     """What each finished run took: run, encoder, upsampler, variant, scales, seed, steps, images, training_seconds,
     stored_parameters, device. Runs that were not made are left out."""
@@ -63,15 +89,37 @@ def training_budget(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         if costs.state[run.name] == "trained":
             steps = int(costs.steps[run.name])
-            rows.append(dict(
-                run=run.name, encoder=run.encoder, upsampler=run.upsampler, variant=run.variant,
-                scales="-".join(map(str, run.scales)), seed=run.seed, steps=steps, images=steps * run.batch,
-                training_seconds=costs.seconds[run.name],
-                stored_parameters=_count(build_model(run.encoder, run.upsampler, **run.model_options())),
-                device=costs.device[run.name],
-            ))  # fmt: skip
-    return pd.DataFrame(rows, columns=["run", "encoder", "upsampler", "variant", "scales", "seed", "steps", "images",
-                                       "training_seconds", "stored_parameters", "device"])  # fmt: skip
+            rows.append(
+                dict(
+                    run=run.name,
+                    encoder=run.encoder,
+                    upsampler=run.upsampler,
+                    variant=run.variant,
+                    scales=run.train_scales,
+                    seed=run.seed,
+                    steps=steps,
+                    images=steps * run.batch,
+                    training_seconds=costs.seconds[run.name],
+                    stored_parameters=_count(build_model(run.encoder, run.upsampler, **run.model_options())),
+                    device=costs.device[run.name],
+                )
+            )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "run",
+            "encoder",
+            "upsampler",
+            "variant",
+            "scales",
+            "seed",
+            "steps",
+            "images",
+            "training_seconds",
+            "stored_parameters",
+            "device",
+        ],
+    )
 
 
 def budget_summary(budget: pd.DataFrame) -> pd.DataFrame:
@@ -89,19 +137,38 @@ def budget_summary(budget: pd.DataFrame) -> pd.DataFrame:
         if wanted and wanted <= set(group.scales.astype(str)):
             group = group[group.scales.astype(str).isin(wanted)]
             sums = group[["steps", "images", "training_seconds", "stored_parameters"]].sum().to_dict()
-            rows.append(dict(zip(("encoder", "upsampler", "variant", "seed"), key, strict=True), models=len(group),
-                             scales="-".join(sorted(wanted, key=int)), **sums,
-                             device=" / ".join(group.device.unique())))  # fmt: skip
+            rows.append(
+                dict(
+                    zip(("encoder", "upsampler", "variant", "seed"), key, strict=True),
+                    models=len(group),
+                    scales="-".join(sorted(wanted, key=int)),
+                    **sums,
+                    device=" / ".join(group.device.unique()),
+                )
+            )
     table = pd.concat([pd.DataFrame(rows), multi.drop(columns="run").assign(models=1)], ignore_index=True)
-    table = table.reindex(columns=["encoder", "upsampler", "variant", "seed", "models", "scales", "steps", "images",
-                                   "training_seconds", "stored_parameters", "device"])  # fmt: skip
+    table = table.reindex(
+        columns=[
+            "encoder",
+            "upsampler",
+            "variant",
+            "seed",
+            "models",
+            "scales",
+            "steps",
+            "images",
+            "training_seconds",
+            "stored_parameters",
+            "device",
+        ]
+    )
     # Sums of a row of mixed types come as floats; counts are counts.
     return table.astype({"steps": int, "images": int, "stored_parameters": int})
 
 
 def fixed_baseline(encoder: str) -> Run | None:
     """The fixed-scale run of the paper profile that an encoder's multi-scale models are compared with, if any."""
-    fixed = [run for run in runs_of("paper").values() if len(run.scales) == 1 and run.variant in MAIN_VARIANTS]
+    fixed = [run for run in runs_of("paper").values() if run.is_fixed_scale and run.is_main]
     return next((run for run in fixed if BASELINE_OF.get(run.encoder, run.encoder) == encoder), None)
 
 
@@ -132,10 +199,34 @@ def stored_parameters(encoder: str, scales: Sequence[int] = (2, 3, 4)) -> pd.Dat
     rows = []
     for name in ("igconv", "igconv+"):
         multi = _count(build_model(module, name, scales=scales))
-        rows.append((encoder, PAPER_ENCODERS.get(encoder, ""), NAMES[baseline], NAMES[name],
-                     "-".join(map(str, scales)), len(scales), fixed, multi, multi / fixed))  # fmt: skip
+        rows.append(
+            (
+                encoder,
+                PAPER_ENCODERS.get(encoder, ""),
+                NAMES[baseline],
+                NAMES[name],
+                "-".join(map(str, scales)),
+                len(scales),
+                fixed,
+                multi,
+                multi / fixed,
+            )
+        )
     return pd.DataFrame(rows, columns=list(STORED))
 
 
 def _count(module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def training_in_words(run: Run) -> str:
+    """How a finished training went, in one sentence. Raises InputError for a run that was not made."""
+    (costs,) = run_costs([run]).itertuples()
+    if costs.state != "trained":
+        raise InputError(f"run {run.name} of profile {run.profile} is not trained yet")
+    last = training_records([run]).iloc[-1]
+    scales = ", ".join(f"×{scale}" for scale in run.scales)
+    return (
+        f"{run.name}: {run.steps} steps of {run.batch} patches in {costs.seconds:.0f} s on {costs.device}; loss "
+        f"{last.loss:.4f}, {last.psnr_y_db:.2f} dB on the validation crops (mean over {scales})"
+    )

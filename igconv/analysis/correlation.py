@@ -148,16 +148,28 @@ def permutation_test(
     value, low, high = mean_interval(_matched(a, b, statistic), seed=seed)
     draws = np.array([_statistic(a, _null_sample(b, null, rng), statistic) for _ in range(permutations)])
     return dict(
-        value=value, value_low=low, value_high=high, null=null,
-        null_mean=draws.mean(), null_q95=np.quantile(draws, 0.95),
-        p_value=(1 + np.sum(draws >= value - 1e-12)) / (1 + permutations), permutations=permutations,
-    )  # fmt: skip
+        value=value,
+        value_low=low,
+        value_high=high,
+        null=null,
+        null_mean=draws.mean(),
+        null_q95=np.quantile(draws, 0.95),
+        p_value=(1 + np.sum(draws >= value - 1e-12)) / (1 + permutations),
+        permutations=permutations,
+    )
 
 
 def compare(
-    name_a: str, kernels_a: Tensor, scale_a: int, name_b: str, kernels_b: Tensor, scale_b: int,
-    permutations: int = 999, seed: int = 0, comparison: str = "",
-) -> pd.DataFrame:  # fmt: skip
+    name_a: str,
+    kernels_a: Tensor,
+    scale_a: int,
+    name_b: str,
+    kernels_b: Tensor,
+    scale_b: int,
+    permutations: int = 999,
+    seed: int = 0,
+    comparison: str = "",
+) -> pd.DataFrame:
     """All statistics for two kernel banks (3 r^2, C, k, k) of equally many channels: `COLUMNS`, a row per test."""
     a, b = coefficients(patterns(kernels_a, scale_a)), coefficients(patterns(kernels_b, scale_b))
     for name, z in ((name_a, a), (name_b, b)):
@@ -169,9 +181,19 @@ def compare(
         for statistic in STATISTICS:
             for null in NULLS[:1] if statistic == "same channel" else NULLS[1:]:
                 test = permutation_test(a[:, first:], b[:, first:], statistic, null, permutations, seed)
-                rows.append(dict(comparison=comparison, model_a=name_a, model_b=name_b, scale_a=scale_a,
-                                 scale_b=scale_b, channels=len(a), constant=constant, statistic=statistic,
-                                 **test))  # fmt: skip
+                rows.append(
+                    dict(
+                        comparison=comparison,
+                        model_a=name_a,
+                        model_b=name_b,
+                        scale_a=scale_a,
+                        scale_b=scale_b,
+                        channels=len(a),
+                        constant=constant,
+                        statistic=statistic,
+                        **test,
+                    )
+                )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -182,8 +204,8 @@ def adjusted(table: pd.DataFrame) -> pd.DataFrame:
     other. Different statistics are different questions and are not corrected for each other.
     """
     table = table.assign(p_holm=np.nan)
-    for _, part in table.groupby(["statistic", "constant", "null"]):
-        ordered = part.p_value.sort_values()
+    for _, same_test in table.groupby(["statistic", "constant", "null"]):
+        ordered = same_test.p_value.sort_values()
         factors = np.arange(len(ordered), 0, -1)
         table.loc[ordered.index, "p_holm"] = np.maximum.accumulate(np.minimum(1, factors * ordered.to_numpy()))
     return table
@@ -198,10 +220,18 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
         value=("value", "first"), p_holm=("p_holm", "max"), chance=("null_mean", "max")
     )
     pairs["beyond"] = pairs.p_holm < 0.05
-    return pairs.groupby(key, sort=False).agg(
-        pairs=("value", "size"), least=("value", "min"), mean=("value", "mean"), largest=("value", "max"),
-        chance=("chance", "mean"), beyond_chance=("beyond", "sum"),
-    ).reset_index()  # fmt: skip
+    return (
+        pairs.groupby(key, sort=False)
+        .agg(
+            pairs=("value", "size"),
+            least=("value", "min"),
+            mean=("value", "mean"),
+            largest=("value", "max"),
+            chance=("chance", "mean"),
+            beyond_chance=("beyond", "sum"),
+        )
+        .reset_index()
+    )
 
 
 def averaged(patterns: np.ndarray, scale: int) -> np.ndarray:
@@ -237,9 +267,18 @@ def continuity(name: str, model, scales=(2, 3, 4, 8, 32), seed: int = 0) -> pd.D
         values, reduced = patterns(kernel(model, scale), scale), averaged(fine, scale)
         mixed = rng.permuted(values.reshape(len(values), -1), axis=1).reshape(values.shape)
         a, b = ((z - z.mean((1, 2), keepdims=True)).reshape(len(z), -1) for z in (values, reduced))
-        rows.append(pd.DataFrame(dict(model=name, channel=np.arange(len(a)), scale=scale,
-                                      correlation=np.diag(_cosines(a, b)), total_variation=total_variation(values),
-                                      total_variation_shuffled=total_variation(mixed))))  # fmt: skip
+        rows.append(
+            pd.DataFrame(
+                dict(
+                    model=name,
+                    channel=np.arange(len(a)),
+                    scale=scale,
+                    correlation=np.diag(_cosines(a, b)),
+                    total_variation=total_variation(values),
+                    total_variation_shuffled=total_variation(mixed),
+                )
+            )
+        )
     return pd.concat(rows, ignore_index=True)[list(CONTINUITY)]
 
 
@@ -249,6 +288,7 @@ def pattern_table(name: str, model, scales, channels: int = 12) -> pd.DataFrame:
     for scale in scales:
         values = patterns(kernel(model, scale), scale)[:channels]
         channel, row, col = (index.ravel() for index in np.indices(values.shape))
-        tables.append(pd.DataFrame(dict(model=name, scale=scale, channel=channel, sub_row=row, sub_col=col,
-                                        value=values.ravel())))  # fmt: skip
+        tables.append(
+            pd.DataFrame(dict(model=name, scale=scale, channel=channel, sub_row=row, sub_col=col, value=values.ravel()))
+        )
     return pd.concat(tables, ignore_index=True)

@@ -60,14 +60,14 @@ def heads(channels: int = 64, scale: int = 2) -> dict[tuple[str, str], Head]:
     Form "as trained" keeps the hyper-network (eval mode), "instantiated" has stored kernels. IGConv+ is IGConv with
     dihedral averaging and IGSample.
     """
-    found: dict[tuple[str, str], Head] = {}
+    by_form: dict[tuple[str, str], Head] = {}
     for name, cls in (("SPConv", SPConv), ("SPConv+", SPConvPlus)):
-        found[name, "as trained"] = Head(cls(channels, (scale,)), None, scale)
+        by_form[name, "as trained"] = Head(cls(channels, (scale,)), None, scale)
     for name, plus in (("IGConv", False), ("IGConv+", True)):
         upsampler, sampler = IGConv(channels, dihedral=plus), IGSample(channels) if plus else None
-        found[name, "as trained"] = Head(upsampler, sampler, scale)
-        found[name, "instantiated"] = Head(upsampler.instantiate(scale), sampler and sampler.instantiate(scale), None)
-    return {key: head.eval() for key, head in found.items()}
+        by_form[name, "as trained"] = Head(upsampler, sampler, scale)
+        by_form[name, "instantiated"] = Head(upsampler.instantiate(scale), sampler and sampler.instantiate(scale), None)
+    return {key: head.eval() for key, head in by_form.items()}
 
 
 def parameters(module: nn.Module) -> int:
@@ -95,8 +95,8 @@ def latencies(calls: Sequence[Callable[[], object]], device="cpu", seconds: floa
         call()
     end = time.perf_counter() + seconds * len(calls)
     while len(times[0]) < 3 or (time.perf_counter() < end and len(times[0]) < 100):
-        for call, found in zip(calls, times, strict=True):
-            found.append(_milliseconds(call, on_gpu))
+        for call, its_times in zip(calls, times, strict=True):
+            its_times.append(_milliseconds(call, on_gpu))
     return times
 
 
@@ -161,7 +161,7 @@ def cost(
 @torch.no_grad()
 def costs(cases: Sequence[tuple[nn.Module, Sequence, bool]], device="cpu", seconds: float = 1.5) -> list[dict]:
     """`cost` of several (module, inputs, first_call), whose latencies are measured in turns."""
-    calls, found = [], []
+    calls, counted_once = [], []
     for module, inputs, first_call in cases:
         module = module.to(device).eval()
         inputs = [x.to(device) if isinstance(x, Tensor) else x for x in inputs]
@@ -177,14 +177,32 @@ def costs(cases: Sequence[tuple[nn.Module, Sequence, bool]], device="cpu", secon
         peak = allocated_peak(lambda call=call, count=count: count.append(flops(call)), device)
         there = sum(t.numel() * t.element_size() for t in (*inputs, *module.parameters()) if isinstance(t, Tensor))
         calls.append(call)
-        found.append(dict(parameters=parameters(module), peak_memory_mib=(there + peak) / MIB, flops=count[0],
-                          device=results.device_name(device), threads=torch.get_num_threads()))  # fmt: skip
+        counted_once.append(
+            dict(
+                parameters=parameters(module),
+                peak_memory_mib=(there + peak) / MIB,
+                flops=count[0],
+                device=results.device_name(device),
+                threads=torch.get_num_threads(),
+            )
+        )
     rows = []
-    for facts, times in zip(found, latencies(calls, device, seconds), strict=True):
+    for counts, times in zip(counted_once, latencies(calls, device, seconds), strict=True):
         times = pd.Series(times)
-        rows.append({column: (dict(
-            latency_ms=times.median(), latency_q25_ms=times.quantile(0.25), latency_q75_ms=times.quantile(0.75),
-            repeats=len(times)) | facts)[column] for column in COSTS})  # fmt: skip
+        rows.append(
+            {
+                column: (
+                    dict(
+                        latency_ms=times.median(),
+                        latency_q25_ms=times.quantile(0.25),
+                        latency_q75_ms=times.quantile(0.75),
+                        repeats=len(times),
+                    )
+                    | counts
+                )[column]
+                for column in COSTS
+            }
+        )
     return rows
 
 
@@ -205,8 +223,12 @@ def upsampler_costs(
             cases.append((copy.deepcopy(head), inputs, True))  # the other keeps its kernels
         kinds.append((name, form))
         cases.append((head, inputs, False))
-    return pd.DataFrame([dict(upsampler=name, form=form, **facts, **row)
-                         for (name, form), row in zip(kinds, costs(cases, device, seconds), strict=True)])  # fmt: skip
+    return pd.DataFrame(
+        [
+            dict(upsampler=name, form=form, **facts, **row)
+            for (name, form), row in zip(kinds, costs(cases, device, seconds), strict=True)
+        ]
+    )
 
 
 def sweep_points(
@@ -280,11 +302,20 @@ def encoder_costs(encoder: str, side: int, scale: int = 2, upsamplers=("spconv",
         head_flops, head_peak = counted(fixed, side, side, fake)
         own, total = parameters(module), parameters(module) + parameters(fixed)
         there = 4 * (3 * side**2 + total)
-        rows.append(dict(
-            encoder=encoder, upsampler=NAMES[name], form="instantiated", scale=scale, lr_height_px=side,
-            lr_width_px=side, encoder_parameters=own, parameters=total, flops=encoder_flops + head_flops,
-            peak_memory_mib=(there + max(encoder_peak, head_peak)) / MIB,
-        ))  # fmt: skip
+        rows.append(
+            dict(
+                encoder=encoder,
+                upsampler=NAMES[name],
+                form="instantiated",
+                scale=scale,
+                lr_height_px=side,
+                lr_width_px=side,
+                encoder_parameters=own,
+                parameters=total,
+                flops=encoder_flops + head_flops,
+                peak_memory_mib=(there + max(encoder_peak, head_peak)) / MIB,
+            )
+        )
     return pd.DataFrame(rows)
 
 
@@ -299,7 +330,15 @@ def generation_time(
         call = lambda scale=scale: upsampler.hyper.generate(scale)  # noqa: E731
         count = flops(call)
         times = pd.Series(latencies([call], device, seconds)[0])
-        rows.append(dict(scale=scale, kernels=3 * scale**2 * upsampler.hyper.in_channels, generation_ms=times.median(),
-                         repeats=len(times), flops=count, device=results.device_name(device),
-                         threads=torch.get_num_threads()))  # fmt: skip
+        rows.append(
+            dict(
+                scale=scale,
+                kernels=3 * scale**2 * upsampler.hyper.in_channels,
+                generation_ms=times.median(),
+                repeats=len(times),
+                flops=count,
+                device=results.device_name(device),
+                threads=torch.get_num_threads(),
+            )
+        )
     return pd.DataFrame(rows)

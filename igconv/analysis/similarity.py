@@ -64,8 +64,11 @@ def scenes(
         raise InputError(f"{count} examples are no multiple of the minibatch of {minibatch}")
     rng = np.random.default_rng(seed)
     corners = [_cells(image, side, least_std) for image in images]
-    queues = [[image[:, t : t + side, c : c + side] for t, c in rng.permutation(cells)]
-              for image, cells in zip(images, corners, strict=True) if len(cells)]  # fmt: skip
+    queues = [
+        [image[:, t : t + side, c : c + side] for t, c in rng.permutation(cells)]
+        for image, cells in zip(images, corners, strict=True)
+        if len(cells)
+    ]
     queues = [queues[i] for i in rng.permutation(len(queues))]
     batches = count // minibatch
     units = max(n for n in range(1, batches + 1) if batches % n == 0 and (n == 1 or 2 * n <= len(queues)))
@@ -77,8 +80,10 @@ def scenes(
         groups[emptiest].append(queue)
         held[emptiest] += min(len(queue), each)
     if min(held) < each:
-        raise InputError(f"{count} crops of {side} px wanted, {each} in each of {units} groups of images; these "
-                         f"{len(images)} images hold {min(held)} in one of them")  # fmt: skip
+        raise InputError(
+            f"{count} crops of {side} px wanted, {each} in each of {units} groups of images; these "
+            f"{len(images)} images hold {min(held)} in one of them"
+        )
     return torch.stack([crop for group in groups for crop in _turns(group, each, rng)]), units
 
 
@@ -142,11 +147,11 @@ def stage_views(
     if len(images) < minibatch:
         raise InputError(f"{len(images)} examples are fewer than one minibatch of {minibatch}")
     stages = model.encoder.stages()
-    found: list[dict[str, list[Tensor]]] = [{name: [] for name in stages} for _ in views]
+    per_view: list[dict[str, list[Tensor]]] = [{name: [] for name in stages} for _ in views]
 
     def keep(name: str):
         def hook(module, inputs, output):
-            for (grid, removed), grams in zip(views, found, strict=True):
+            for (grid, removed), grams in zip(views, per_view, strict=True):
                 seen = _resized(output, grid) if grid and tuple(output.shape[-2:]) != (grid, grid) else output
                 seen = seen - seen.mean((-2, -1), keepdim=True) if removed else seen
                 grams[name].append(centred_gram(seen).cpu())
@@ -164,7 +169,7 @@ def stage_views(
     finally:
         for hook in hooks:
             hook.remove()
-    stacks = [torch.stack([torch.stack(one) for one in grams.values()], dim=1) for grams in found]
+    stacks = [torch.stack([torch.stack(one) for one in grams.values()], dim=1) for grams in per_view]
     return [Grams(tuple(stages), stack) for stack in stacks]
 
 
@@ -264,11 +269,16 @@ def compare(
 
 def by_comparison(table: pd.DataFrame) -> pd.DataFrame:
     """CKA of equal stages (of pairs of equal depth) per setting, family and comparison: mean, min, max, last stage."""
-    depth = ["setting", "family", "comparison", "model_a", "model_b"]
-    ends = table.groupby(depth)[["index_a", "index_b"]].transform("max")
-    equal = table[(table.index_a == table.index_b) & (ends.index_a == ends.index_b)]
-    last = equal.assign(last=equal.cka.where(equal.index_a == ends.index_a.reindex(equal.index)))
-    return last.groupby(depth[:3], sort=False).agg(
-        pairs=("model_b", lambda names: len(set(zip(last.model_a[names.index], names, strict=True)))),
-        mean=("cka", "mean"), min=("cka", "min"), max=("cka", "max"), last=("last", "mean"),
-    ).reset_index()  # fmt: skip
+    kind, pair = ["setting", "family", "comparison"], ["model_a", "model_b"]
+    depths = table.groupby(kind + pair)[["index_a", "index_b"]].transform("max")
+    table = table.assign(depth_a=depths.index_a, depth_b=depths.index_b, pair=table.model_a + "\n" + table.model_b)
+    equal = table[(table.index_a == table.index_b) & (table.depth_a == table.depth_b)]
+    equal = equal.assign(last=equal.cka.where(equal.index_a == equal.depth_a))
+    summary = equal.groupby(kind, sort=False).agg(
+        pairs=("pair", "nunique"),
+        mean=("cka", "mean"),
+        min=("cka", "min"),
+        max=("cka", "max"),
+        last=("last", "mean"),
+    )
+    return summary.reset_index()

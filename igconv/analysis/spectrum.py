@@ -8,7 +8,7 @@ bias claims is an order in time, low frequencies before high ones, so two things
 models on test images, and the error over training steps on the validation crops (``runs/<run>/bands.csv``).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,8 +21,8 @@ from igconv.evaluation.benchmark import benchmark_pairs, bicubic
 from igconv.models import published
 from igconv.models.inference import Upscaler, prepare, upscale
 from igconv.models.run_weights import load_run
-from igconv.study import labels, results
-from igconv.study.runs import Run
+from igconv.study import results
+from igconv.study.run import Run
 
 BAND = ["band_low_cycles_per_px", "band_high_cycles_per_px"]
 COLUMNS = ("run", "upsampler", "variant", "seed", "dataset", "image", "scale", *BAND, "error_energy", "hr_energy",
@@ -93,26 +93,25 @@ def _tidy(frames: Iterator[pd.DataFrame], **facts) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).assign(**facts)[list(COLUMNS)]
 
 
-def differences(errors: pd.DataFrame, upsampler: str, variant: str = "", split: float | None = None) -> pd.DataFrame:
-    """Relative error of every other kind of run minus that of one kind, per scale and band, paired by image and seed.
+def differences(errors: pd.DataFrame, base: Collection[str], split: float | None = None) -> pd.DataFrame:
+    """Relative error of every other kind of run minus that of the base, per scale and band, paired by image and seed.
 
     Args:
         errors: `COLUMNS` of several runs.
-        upsampler, variant: the kind that is subtracted.
+        base: names of the runs that are subtracted, one kind in several seeds or scales.
         split: a frequency in cycles per pixel; bands below and above it (by their low edge) are then averaged per
             image, with all scales, before the statistics, and there are two rows per kind.
 
     Returns: upsampler, variant, scale (not with ``split``), the two band edges, difference_db (positive: worse than
-        the one kind), low_db, high_db (95 % by `igconv.evaluation.statistics.crossed_interval`), images, seeds.
+        the base), low_db, high_db (95 % by `igconv.evaluation.statistics.crossed_interval`), images, seeds.
 
-    Raises InputError when the errors hold no run of that kind.
+    Raises InputError when the errors hold no run of the base.
     """
-    is_base = (errors.upsampler == upsampler) & (errors.variant == variant)
-    base = errors[is_base]
-    if base.empty:
-        raise InputError(f"the rows hold no run of {labels.run_label(upsampler, variant)}")
+    is_base = errors.run.isin(base)
+    if not is_base.any():
+        raise InputError(f"the rows hold no run of {', '.join(base)}")
     key = ["dataset", "image", "seed", "scale", *BAND]
-    pairs = errors[~is_base].merge(base[[*key, "relative_error_db"]], on=key, suffixes=("", "_base"))
+    pairs = errors[~is_base].merge(errors[is_base][[*key, "relative_error_db"]], on=key, suffixes=("", "_base"))
     pairs["difference"] = pairs.relative_error_db - pairs.relative_error_db_base
     group = ["upsampler", "variant", "scale", *BAND]
     if split is not None:
@@ -120,11 +119,13 @@ def differences(errors: pd.DataFrame, upsampler: str, variant: str = "", split: 
         pairs = pairs.assign(**{BAND[0]: np.where(high, split, 0.0), BAND[1]: np.where(high, CORNER, split)})
         group.remove("scale")
     lines = []
-    for facts, part in pairs.groupby(group, sort=False):
-        mean, low, high = statistics.crossed_interval(part, "difference")
-        images = len(part[["dataset", "image"]].drop_duplicates())
-        lines.append(dict(zip(group, facts, strict=True)) | dict(
-            difference_db=mean, low_db=low, high_db=high, images=images, seeds=part.seed.nunique()))  # fmt: skip
+    for kind, of_kind in pairs.groupby(group, sort=False):
+        mean, low, high = statistics.crossed_interval(of_kind, "difference")
+        images = len(of_kind[["dataset", "image"]].drop_duplicates())
+        lines.append(
+            dict(zip(group, kind, strict=True))
+            | dict(difference_db=mean, low_db=low, high_db=high, images=images, seeds=of_kind.seed.nunique())
+        )
     return pd.DataFrame(lines, columns=[*group, "difference_db", "low_db", "high_db", "images", "seeds"])
 
 
@@ -175,8 +176,9 @@ def time_to_threshold(curves: pd.DataFrame, fraction: float = 0.9) -> pd.DataFra
             learned = db[-1] <= -LEARNED_DB and db[-1] < db[0]
             way = (values[0] - values) / (values[0] - values[-1]) if learned else None
             found = np.nan if way is None else np.expm1(_crossing(np.log1p(steps), way, fraction))
-            lines.append(dict(zip(group, facts, strict=True)) | dict(
-                measure=name, first_db=db[0], last_db=db[-1], step=found))  # fmt: skip
+            lines.append(
+                dict(zip(group, facts, strict=True)) | dict(measure=name, first_db=db[0], last_db=db[-1], step=found)
+            )
     return pd.DataFrame(lines, columns=[*group, "measure", "first_db", "last_db", "step"])
 
 
@@ -213,6 +215,8 @@ def order(times: pd.DataFrame, permutations: int = 9_999, seed: int = 0) -> pd.D
             rho = ranks @ frequency / norm
             drawn = rng.permuted(np.tile(ranks, (permutations, 1)), axis=1) @ frequency / norm
             p_value = (1 + np.sum(drawn >= rho - 1e-12)) / (1 + permutations)
-        lines.append(dict(zip(group, facts, strict=True)) | dict(
-            spearman=rho, p_value=p_value, bands=len(known), not_learned=len(part) - len(known)))  # fmt: skip
+        lines.append(
+            dict(zip(group, facts, strict=True))
+            | dict(spearman=rho, p_value=p_value, bands=len(known), not_learned=len(part) - len(known))
+        )
     return pd.DataFrame(lines, columns=[*group, "spearman", "p_value", "bands", "not_learned"])

@@ -29,7 +29,8 @@ from igconv.models.hypernetwork import HyperNetwork
 from igconv.models.inference import Upscaler, prepare, upscale
 from igconv.models.run_weights import load_run
 from igconv.models.super_resolver import SuperResolver
-from igconv.study.runs import Run
+from igconv.study.labels import run_label
+from igconv.study.run import Run
 
 BASE = 4  # the trained scale that bicubic starts from
 SCALES = (4, 5, 6, 8, 12, 16)
@@ -40,6 +41,10 @@ BASELINES = ("bicubic", CHAINED)
 COLUMNS = ("run", "encoder", "upsampler", "variant", "seed", "method", "max_scale", "dataset", "image", "scale",
            "lr_side_px", "psnr_y_db", "ssim_y")  # fmt: skip
 KIND = ["encoder", "upsampler", "variant", "method", "max_scale"]
+NOT_RUN = (
+    "multi-scale models: not run. Fixed-scale models have no kernels for other scales, so x4 then bicubic is all they "
+    "give."
+)
 
 
 def clamped(model: SuperResolver, max_scale: int) -> SuperResolver:
@@ -50,7 +55,7 @@ def clamped(model: SuperResolver, max_scale: int) -> SuperResolver:
     """
     positive_integer(max_scale, "max_scale")
     copied = copy.deepcopy(model)
-    networks = [part for part in copied.modules() if isinstance(part, HyperNetwork)]
+    networks = [module for module in copied.modules() if isinstance(module, HyperNetwork)]
     if not networks:
         raise InputError("the model has no hyper-network, so no phase to clamp")
     for network in networks:
@@ -113,7 +118,7 @@ def methods_of(model: SuperResolver, scales: Sequence[int], clamps: Sequence[int
     if BASE not in scales:
         raise InputError(f"not trained for x{BASE}, from which bicubic starts, but for {', '.join(map(str, scales))}")
     methods: dict[tuple, Upscaler] = {(CHAINED, pd.NA): then_bicubic(model)}
-    if any(isinstance(part, HyperNetwork) for part in model.modules()):
+    if any(isinstance(module, HyperNetwork) for module in model.modules()):
         methods |= {(DIRECT, clamp): clamped(model, clamp) for clamp in clamps}
     elif not hasattr(model.upsampler, "heads"):
         methods[DIRECT, pd.NA] = model
@@ -168,8 +173,63 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
             base = rows[rows.method == against][["run", *key, *values]]
         others = rows[(rows.method != "bicubic") & (rows.method != against)]
         pairs = others.merge(base, on=[c for c in base if c not in values], suffixes=("_model", "_baseline"))
-        for facts, part in pairs.groupby([*KIND, "scale"], sort=False, dropna=False):
-            means = dict(psnr_y_db=part.psnr_y_db_model.mean(), ssim_y=part.ssim_y_model.mean())
-            lines.append(dict(zip([*KIND, "scale"], facts, strict=True), against=against) | means
-                         | statistics.paired_summary(part))  # fmt: skip
+        for kind, of_kind in pairs.groupby([*KIND, "scale"], sort=False, dropna=False):
+            means = dict(psnr_y_db=of_kind.psnr_y_db_model.mean(), ssim_y=of_kind.ssim_y_model.mean())
+            lines.append(
+                dict(zip([*KIND, "scale"], kind, strict=True), against=against)
+                | means
+                | statistics.paired_summary(of_kind)
+            )
+    if not lines:  # bicubic alone
+        return pd.DataFrame(columns=["against", "scale"])
     return pd.DataFrame(lines).astype({"max_scale": "Int64"})
+
+
+def _method_label(upsampler: str, variant: str, max_scale) -> str:
+    clamp = "" if pd.isna(max_scale) else f", clamp {int(max_scale)}"
+    return f"{run_label(upsampler, variant)}{clamp}"
+
+
+def differences_in_words(summary: pd.DataFrame, against: str = CHAINED) -> str:
+    """Every row of a `summary` that is compared with one baseline, a line each."""
+    rows = summary[summary.against == against]
+    if rows.empty:
+        return NOT_RUN
+    return "\n".join(
+        f"{_method_label(row.upsampler, row.variant, row.max_scale)}, x{row.scale}: {row.difference_db:+.2f} dB "
+        f"[{row.low_db:+.2f}, {row.high_db:+.2f}], SSIM {row.difference_ssim:+.4f} [{row.low_ssim:+.4f}, "
+        f"{row.high_ssim:+.4f}] over {row.against} ({row.images} images, {row.seeds} seed(s))"
+        for row in rows.itertuples()
+    )
+
+
+def conclusion(summary: pd.DataFrame) -> str:
+    """At which scales nobody trained on a model beats its own x4 image enlarged by bicubic, a line per kind of model
+    and clamp; then the check at x4, where both are the same image."""
+    direct = summary[summary.against == CHAINED]
+    if direct.empty:
+        return NOT_RUN
+    lines = []
+    kinds = direct[direct.scale > BASE].groupby(["upsampler", "variant", "max_scale"], sort=False, dropna=False)
+    for kind, rows in kinds:
+        better, worse = (
+            ", ".join(f"x{scale}" for scale in rows.scale[beyond]) or "no scale"
+            for beyond in (rows.low_db > 0, rows.high_db < 0)
+        )
+        lines.append(
+            f"{_method_label(*kind)}: better than its x4 image enlarged by bicubic at {better}, worse at {worse} "
+            f"(interval excludes zero), undecided at the others of {len(rows)} scales."
+        )
+    trained = direct[direct.scale == BASE].difference_db
+    if len(trained):
+        lines.append(f"Check at x{BASE}: largest difference between direct and chained {trained.abs().max():.4f} dB.")
+    return "\n".join(lines)
+
+
+def with_titles(models: Mapping[str, tuple[SuperResolver, Sequence[int]]]) -> dict[str, Upscaler]:
+    """Title -> upscaler of every method of every model, (model, trained scales) by label, for pictures."""
+    titled = {}
+    for label, (model, scales) in models.items():
+        for (method, clamp), upscaler in methods_of(model, scales).items():
+            titled[f"{label}\n{method}" + ("" if pd.isna(clamp) else f", clamp {clamp}")] = upscaler
+    return titled

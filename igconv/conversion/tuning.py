@@ -10,7 +10,7 @@ from igconv.models import checkpoints
 from igconv.models.super_resolver import SuperResolver
 from igconv.progress import follow
 from igconv.study import results
-from igconv.study.runs import Run
+from igconv.study.run import Run
 from igconv.training.loop import train
 
 PROFILE = "conversion"  # folder of the files of these trainings, below the results

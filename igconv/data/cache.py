@@ -56,10 +56,11 @@ def decoded(name: str) -> DecodedSet:
     starts = np.cumsum([0, *sizes])
     return DecodedSet(
         names=tuple(stem for stem, *_ in index),
-        images=tuple(flat[a : a + n].reshape(h, w, 3)
-                     for a, n, (_, h, w, _) in zip(starts, sizes, index, strict=False)),
+        images=tuple(
+            flat[a : a + n].reshape(h, w, 3) for a, n, (_, h, w, _) in zip(starts, sizes, index, strict=False)
+        ),
         pixels_sha256=tuple(digest for *_, digest in index),
-    )  # fmt: skip
+    )
 
 
 def _key(paths: list[Path]) -> str:

@@ -1,14 +1,16 @@
-"""The catalogue of image sets: where their files are, whether they are the right ones, what may be trained on."""
+"""The catalogue of image sets: what they are, where their files lie, which names belong to them.
+
+`igconv.data.verify` compares pixels with those that are known, `igconv.data.leaks` keeps test images out of training.
+"""
 
 import csv
 import hashlib
-import io
 import os
 import re
 import tomllib
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,29 +19,90 @@ from torch import Tensor
 
 from igconv.data.images import SUFFIXES, read_image
 from igconv.errors import InputError, choose
-from igconv.files import sha256
-from igconv.progress import follow_items
 from igconv.study.results import PROJECT
 
 CATALOGUE = PROJECT / "data" / "datasets.toml"
 IMAGES = PROJECT / "data" / "images.csv"
-COLUMNS = ("set", "name", "height", "width", "pixels_sha256", "file_sha256")
-DESCRIBED = ("T91", "BSD200", "SunHays80", "Set5", "Set14", "B100", "Urban100")  # what images.csv holds
 SHOWN = 5  # problems that are named before "and N more"
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """One entry of ``data/datasets.toml``, or a folder of the user's."""
+class ImageSet(ABC):
+    """What all kinds of sets have in common; `Bundled`, `Folder` and `Union` say where the images are."""
 
     name: str
     use: str  # "train" or "test"; "any" for a folder of the user's
     images: int  # how many there should be; 0: any number
     source: str
     licence: str
-    folder: str = ""  # below the data root, or absolute
-    files: tuple[tuple[str, str], ...] = ()  # (name in scikit-image's data folder, sha256)
-    parts: tuple[str, ...] = ()  # sets that this one is made of
+
+    @abstractmethod
+    def paths(self, root: str | Path | None = None) -> list[Path]:
+        """Image files, sorted. Raises InputError when the set is not here, or has missing or extra images.
+
+        Only names and their number are looked at; `igconv.data.verify` looks at the pixels.
+        """
+
+    @abstractmethod
+    def found(self, root: str | Path | None = None) -> Path | None:
+        """Folder of the set, None if it is not on this machine."""
+
+    @abstractmethod
+    def checksum_kind(self) -> str:
+        """For people: what the images can be compared with."""
+
+    @abstractmethod
+    def origin(self) -> str:
+        """For people: where the images come from."""
+
+    def members(self) -> "list[Bundled | Folder]":
+        """The sets that this one is made of: itself, unless it is a `Union`."""
+        return [self]
+
+    def names(self) -> list[str]:
+        """Names of the images without suffix, sorted; empty where only their number is known, if that."""
+        return []
+
+    def summary(self, root: str | Path | None = None) -> str:
+        """Three lines for people: state, source and terms, address."""
+        count = f"{self.images:5}" if self.images else "  any"
+        state = "here" if self.found(root) else "not here"
+        return (
+            f"{self.name:13} {self.use:5} {count} images  {state:8}  checksum: {self.checksum_kind()}\n"
+            f"    {self.source}; terms: {self.licence}\n    from: {self.origin()}"
+        )
+
+
+@dataclass(frozen=True)
+class Bundled(ImageSet):
+    """Photographs that come with scikit-image."""
+
+    files: tuple[tuple[str, str], ...]  # (name in scikit-image's data folder, sha256)
+
+    def paths(self, root: str | Path | None = None) -> list[Path]:
+        paths = [self.found() / name for name, _ in self.files]
+        for path in paths:
+            if not path.is_file():
+                raise InputError(f"{self.name}: this scikit-image has no {path}")
+        return paths
+
+    def found(self, root: str | Path | None = None) -> Path:
+        import skimage
+
+        return Path(skimage.__file__).parent / "data"
+
+    def checksum_kind(self) -> str:
+        return "sha256"
+
+    def origin(self) -> str:
+        return "scikit-image"
+
+
+@dataclass(frozen=True)
+class Folder(ImageSet):
+    """A folder of images: one that can be fetched, one that users bring, or any of the user's."""
+
+    folder: str  # below the data root, or absolute
     numbered: str = ""  # names of the images: "0001-0800"
     nested: bool = False  # images are in folders below the folder, too
     addresses: tuple[str, ...] = ()  # tried in turn; with {name} one image each, else an archive
@@ -48,59 +111,74 @@ class ImageSet:
     bring: str = ""  # what to do for a set without an address
 
     def paths(self, root: str | Path | None = None) -> list[Path]:
-        """Image files, sorted. Raises InputError when the set is not here, or has missing or extra images.
-
-        Only names and their number are looked at; `verify` looks at the pixels.
-        """
-        if self.parts:
-            return [path for part in self.parts for path in image_set(part).paths(root)]
-        if self.files:
-            missing = [str(path) for path in self._bundled() if not path.is_file()]
-            if missing:
-                raise InputError(f"{self.name}: this scikit-image has no {missing[0]}")
-            return self._bundled()
         folder = self.found(root)
         if folder is None:
-            looked = " and ".join(str(r / self.folder) for r in data_roots(root))
-            raise InputError(f"image set {self.name} not found: looked at {looked} (set IGCONV_DATA to its root)")
+            raise InputError(self.not_found(root))
         paths = images_in(folder, self.nested)
         # Means over half a benchmark would look like results.
-        wrong = list(wrong_names(self, paths).values())
+        wrong = list(self.wrong_names(paths).values())
         if wrong:
             raise InputError(f"{folder}: {'; '.join(shortened(wrong))}")
         return paths
 
     def found(self, root: str | Path | None = None) -> Path | None:
-        """Folder of the set, the first that is there below the data roots; with parts that of the last, if all are."""
-        if self.parts:
-            places = [image_set(part).found(root) for part in self.parts]
-            return places[-1] if all(places) else None
-        if self.files:
-            return self._bundled()[0].parent
-        return next((r / self.folder for r in data_roots(root) if (r / self.folder).is_dir()), None)
+        places = (data_root / self.folder for data_root in data_roots(root))
+        return next((place for place in places if place.is_dir()), None)
+
+    def not_found(self, root: str | Path | None = None) -> str:
+        """One line on a set that is not here."""
+        looked = " and ".join(str(data_root / self.folder) for data_root in data_roots(root))
+        return f"image set {self.name} not found: looked at {looked} (set IGCONV_DATA to its root)"
 
     def names(self) -> list[str]:
-        """Names of the images without suffix, sorted; empty where only their number is known, if that."""
         if self.numbered:
             first, last = self.numbered.split("-")
             return [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
         return sorted(known_images().get(self.name, {}))
 
-    def summary(self, root: str | Path | None = None) -> str:
-        """Three lines for people: state, source and terms, address."""
-        here = self.found(root) is not None
-        known = "sha256" if self.files else "sha256 of the pixels" if self.name in known_images() else ""
-        known = known or self.checksum.split(":")[0] + " of the archive" * bool(self.checksum) or "unknown"
-        count = f"{self.images:5}" if self.images else "  any"
-        address = " + ".join(self.parts) or " or ".join(self.addresses) or self.bring or "scikit-image"
-        return (f"{self.name:13} {self.use:5} {count} images  {'here' if here else 'not here':8}  "
-                f"checksum: {'of its parts' if self.parts else known}\n"
-                f"    {self.source}; terms: {self.licence}\n    from: {address}")  # fmt: skip
+    def wrong_names(self, paths: Sequence[Path]) -> dict[str, str]:
+        """Image name -> what is wrong: missing, extra, or there twice. The number alone where names are not known."""
+        names, there = set(self.names()), Counter(path.stem for path in paths)
+        if not names:
+            if self.images and len(paths) != self.images:
+                return {"": f"has {len(paths)} images; {self.name} has {self.images}"}
+            return {}
+        missing = {name: f"missing: {name}" for name in sorted(names - there.keys())}
+        extra = {path.stem: f"extra: {path.name}{test_image(self, path)}" for path in paths if path.stem not in names}
+        twice = {name: f"there twice: {name}" for name, count in there.items() if count > 1 and name in names}
+        return missing | extra | twice
 
-    def _bundled(self) -> list[Path]:
-        import skimage
+    def checksum_kind(self) -> str:
+        if self.name in known_images():
+            return "sha256 of the pixels"
+        return f"{self.checksum.split(':')[0]} of the archive" if self.checksum else "unknown"
 
-        return [Path(skimage.__file__).parent / "data" / name for name, _ in self.files]
+    def origin(self) -> str:
+        return " or ".join(self.addresses) or self.bring or self.folder
+
+
+@dataclass(frozen=True)
+class Union(ImageSet):
+    """Several sets as one, such as DF2K."""
+
+    parts: tuple[str, ...]  # their names
+
+    def paths(self, root: str | Path | None = None) -> list[Path]:
+        return [path for member in self.members() for path in member.paths(root)]
+
+    def found(self, root: str | Path | None = None) -> Path | None:
+        """Folder of the last part, if all are here."""
+        places = [member.found(root) for member in self.members()]
+        return places[-1] if all(places) else None
+
+    def members(self) -> list[Bundled | Folder]:
+        return [member for part in self.parts for member in image_set(part).members()]
+
+    def checksum_kind(self) -> str:
+        return "of its parts"
+
+    def origin(self) -> str:
+        return " + ".join(self.parts)
 
 
 @dataclass(frozen=True)
@@ -117,9 +195,16 @@ class KnownImage:
 def catalogue() -> dict[str, ImageSet]:
     """Image sets by name."""
     entries = tomllib.loads(CATALOGUE.read_text())
-    for entry in entries.values():
-        entry["images"] = entry.get("images") or sum(entries[part]["images"] for part in entry.get("parts", ()))
-    return {name: ImageSet(name, **{k: _frozen(v) for k, v in entry.items()}) for name, entry in entries.items()}
+    sets = {}
+    for name, fields in entries.items():
+        fields = {field: _frozen(value) for field, value in fields.items()}
+        if "files" in fields:
+            sets[name] = Bundled(name, **fields)
+        elif "parts" in fields:
+            sets[name] = Union(name, images=sum(entries[part]["images"] for part in fields["parts"]), **fields)
+        else:
+            sets[name] = Folder(name, **fields)
+    return sets
 
 
 def _frozen(value):
@@ -143,7 +228,7 @@ def image_set(name: str) -> ImageSet:
         folder = Path(name).expanduser().absolute()
         if not folder.is_dir():
             raise InputError(f"no folder at {name}")
-        return ImageSet(name, "any", 0, "a folder of yours", "yours to know", folder=str(folder))
+        return Folder(name, "any", 0, "a folder of yours", "yours to know", str(folder))
     return catalogue()[choose(name, catalogue(), "image set")]
 
 
@@ -152,8 +237,8 @@ def data_roots(root: str | Path | None = None) -> list[Path]:
     the project's ``data/``. What is fetched goes below the first."""
     if root is not None:
         return [Path(root)]
-    own = os.environ.get("IGCONV_DATA")
-    return ([Path(own)] if own else []) + [PROJECT / "data"]
+    chosen = os.environ.get("IGCONV_DATA")
+    return ([Path(chosen)] if chosen else []) + [PROJECT / "data"]
 
 
 def images_in(folder: str | Path, nested: bool = False) -> list[Path]:
@@ -164,8 +249,8 @@ def images_in(folder: str | Path, nested: bool = False) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"no folder at {folder}")
-    found = folder.rglob("*") if nested else folder.iterdir()
-    paths = sorted(p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    entries = folder.rglob("*") if nested else folder.iterdir()
+    paths = sorted(p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not paths:
         raise InputError(f"no images in {folder}; expected files ending in {', '.join(SUFFIXES)}")
     return paths
@@ -192,127 +277,14 @@ def data_hash(names) -> str:
     return digest.hexdigest()[:16]
 
 
-# Whether the files are the right ones
-
-
-def wrong_names(entry: ImageSet, paths: Sequence[Path]) -> dict[str, str]:
-    """Image name -> what is wrong: missing, extra, or there twice. The number alone where names are not known."""
-    names, there = set(entry.names()), Counter(path.stem for path in paths)
-    if not names:
-        if entry.images and len(paths) != entry.images:
-            return {"": f"has {len(paths)} images; {entry.name} has {entry.images}"}
-        return {}
-    wrong = {name: f"missing: {name}" for name in sorted(names - there.keys())}
-    wrong |= {path.stem: f"extra: {path.name}{_leak(entry, path)}" for path in paths if path.stem not in names}
-    return wrong | {name: f"there twice: {name}" for name, count in there.items() if count > 1 and name in names}
-
-
-def wrong_content(path: Path, known: KnownImage | None) -> str:
-    """What is wrong with an image file, "" if nothing is: not readable, or not the pixels that are known."""
-    if known and known.file_sha256 and sha256(path) == known.file_sha256:
-        return ""
-    try:
-        image = read_image(path, grey_as_rgb=True)
-    except InputError as error:
-        return f"unreadable: {error}"
-    if known and tuple(image.shape[1:]) != (known.height, known.width):
-        return (f"changed: {path.name} is {image.shape[2]}x{image.shape[1]} px, expected "
-                f"{known.width}x{known.height}")  # fmt: skip
-    found = pixels_sha256(image)
-    if known and found != known.pixels_sha256:
-        return f"changed: {path.name} has pixels of sha256 {found[:12]}..., expected {known.pixels_sha256[:12]}..."
-    return ""
-
-
-def examine(entry: ImageSet, folder: Path) -> dict[str, str]:
-    """Image name -> what is wrong with it in a folder: missing, extra, unreadable or changed. Decodes every image."""
-    try:
-        paths = images_in(folder, entry.nested)
-    except InputError as error:
-        return {name: f"missing: {name}" for name in entry.names()} or {"": str(error)}
-    wrong, known = wrong_names(entry, paths), known_images().get(entry.name, {})
-    paths = [path for path in paths if path.stem not in wrong]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda path: wrong_content(path, known.get(path.stem)), paths)
-        found = follow_items(found, len(paths), f"verify {entry.name}")
-        return wrong | {path.stem: text for path, text in zip(paths, found, strict=True) if text}
-
-
-def verify(name: str, root: str | Path | None = None) -> list[str]:
-    """What is wrong with a set on this machine, a line each, at most `SHOWN` and how many more; empty if nothing is."""
-    entry = image_set(name)
-    if entry.parts:
-        return [line for part in entry.parts for line in verify(part, root)]
-    if entry.files or entry.found(root) is None:
-        try:
-            paths = entry.paths(root)
-        except InputError as error:
-            return [str(error)]
-        digests = zip(paths, entry.files, map(sha256, paths), strict=False)
-        return [f"{path}: sha256 {found[:12]}..., expected {expected[:12]}..."
-                for path, (_, expected), found in digests if found != expected]  # fmt: skip
-    folder = entry.found(root)
-    return shortened([f"{folder}: {text}" for text in examine(entry, folder).values()])
-
-
 def shortened(lines: list[str]) -> list[str]:
     """The first `SHOWN` lines, and how many more there are."""
     more = len(lines) - SHOWN
     return lines[:SHOWN] + ([f"and {more} more"] if more > 0 else [])
 
 
-def describe(names: Sequence[str] = DESCRIBED, root: str | Path | None = None) -> str:
-    """The content of ``data/images.csv``, made from the images on this machine (data/README.md has the command)."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    for name in names:
-        folder = image_set(name).found(root)
-        if folder is None:
-            raise InputError(f"image set {name} not found below {' and '.join(map(str, data_roots(root)))}")
-        for path in images_in(folder):
-            image = read_image(path, grey_as_rgb=True)
-            own = sha256(path) if path.suffix.lower() in (".jpg", ".jpeg") else ""
-            table.writerow((name, path.stem, *image.shape[1:], pixels_sha256(image), own))
-    return text.getvalue()
-
-
-# What may be trained on
-
-
-def refuse_leaks(names: Sequence[str], pixels: Mapping[str, str] | None = None, root: str | Path | None = None) -> None:
-    """Raise InputError when a training set holds test images; the line names the image and the reason.
-
-    Refused are: sets that are there for testing, and their folders; images named like one of B100 (which is BSDS500's
-    validation part) or 302003, of which Set5's woman is a part, wherever they lie; DIV2K's validation images; and
-    every image with the pixels of a benchmark image, if pixels are given.
-
-    Args:
-        names: training sets, of the catalogue or folders.
-        pixels: image name -> `pixels_sha256`, as the image cache has them.
-    """
-    tests = {entry.name: entry for entry in catalogue().values() if entry.use == "test"}
-    folders = {(r / t.folder).resolve(): t.name for t in tests.values() if t.folder for r in data_roots(root)}
-    digests = {image.pixels_sha256: f"{name}'s {stem}"
-               for name in tests for stem, image in known_images().get(name, {}).items()}  # fmt: skip
-    entries = [image_set(name) for name in names]
-    for entry in [image_set(part) for whole in entries for part in whole.parts or (whole.name,)]:
-        folder = entry.found(root)
-        test = entry.name if entry.use == "test" else folders.get(folder and folder.resolve())
-        if test:
-            others = ", ".join(e.name for e in catalogue().values() if e.use == "train")
-            raise InputError(f"{entry.name} cannot be trained on: {test} is a test set; choose from {others}, a folder")
-        for path in images_in(folder, entry.nested) if folder and not entry.files else ():
-            reason = _leak(entry, path)
-            if reason:
-                raise InputError(f"{path} cannot be trained on{reason}; take it out, or rename it if it is another")
-    for stem, digest in (pixels or {}).items():
-        if digest in digests:
-            raise InputError(f"training image {stem} has the pixels of {digests[digest]}, a test image; take it out")
-
-
-def _leak(entry: ImageSet, path: Path) -> str:
-    """Why an image of this name is in no training set, as " (reason)"; "" if it may be."""
+def test_image(entry: ImageSet, path: Path) -> str:
+    """Which test image a training image is by its name, as " (reason)"; "" if it is none that is known."""
     if entry.use == "test":
         return ""
     if path.stem == "302003":

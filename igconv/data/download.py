@@ -4,6 +4,7 @@ Everything is downloaded and unpacked in a hidden folder beside the place where 
 moved. What was there before stays until then; after a failure the same command goes on.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -15,14 +16,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import quote, urlsplit
 
-from igconv.data import datasets, weights
+from igconv.data import datasets, verify, weights
+from igconv.data.datasets import Bundled, Folder, KnownImage, images_in, shortened
+from igconv.data.images import SUFFIXES
 from igconv.errors import InputError, choose, reason
 from igconv.files import exclusive
 from igconv.progress import follow_items
 
-CHUNK = 1 << 16  # bytes; what of a chunk has arrived when the line breaks is lost
+CHUNK = 1 << 16  # bytes that are written at once; when the connection breaks, the unfinished chunk is lost
 TIMEOUT = (20, 60)  # seconds to connect, and between two pieces
 
 
@@ -40,41 +44,41 @@ def fetch(name: str, root: str | Path | None = None) -> str:
     try:
         if isinstance(entry, weights.Weights):
             return _fetch_weights(entry, root)
-        parts = [datasets.image_set(part) for part in entry.parts] or [entry]
-        for part in parts:  # before the first of many gigabytes
-            if part.bring and part.found(root) is None:
-                place = datasets.data_roots(root)[0] / part.folder
-                raise InputError(f"{part.name} cannot be fetched: {part.bring} into {place} ({part.licence})")
-        return "; ".join([_fetch_images(part, root) for part in parts])
+        members = entry.members()
+        for member in members:  # before the first of many gigabytes
+            if isinstance(member, Folder) and member.bring and member.found(root) is None:
+                place = datasets.data_roots(root)[0] / member.folder
+                raise InputError(f"{member.name} cannot be fetched: {member.bring} into {place} ({member.licence})")
+        return "; ".join([_fetch_images(member, root) for member in members])
     except OSError as error:
         raise InputError(f"cannot fetch {name}: {error.filename or ''} {error.strerror or error}") from None
 
 
-def _fetch_images(entry: datasets.ImageSet, root) -> str:
-    if entry.files or entry.bring:  # nothing that could be fetched; it is right, or says what is wrong
+def _fetch_images(entry: Bundled | Folder, root) -> str:
+    if isinstance(entry, Bundled) or entry.bring:  # nothing that could be fetched; it is right, or says what is wrong
         return f"{entry.name}: {len(entry.paths(root))} images, here already"
     folder = (entry.found(root) or datasets.data_roots(root)[0] / entry.folder).resolve()
-    if folder.is_dir() and not datasets.examine(entry, folder):
+    if folder.is_dir() and not verify.examine(entry, folder):
         return f"{entry.name}: here already, {folder}"
     with exclusive(folder.parent / f".lock-{folder.name}", wait=True, who=f"{folder} (for fetching)"):
-        wrong = datasets.examine(entry, folder)  # again: another process may have fetched it meanwhile
+        wrong = verify.examine(entry, folder)  # again: another process may have fetched it meanwhile
         stage = folder.parent / f".fetch-{folder.name}"
         wanted = [name for name in entry.names() if name in wrong]
         if wanted:
             ready = _fetch_each(entry, wanted, stage) if _by_image(entry) else _fetch_archive(entry, stage)
             _place(ready, folder, wanted)
             shutil.rmtree(stage, ignore_errors=True)
-        left = list(datasets.wrong_names(entry, datasets.images_in(folder, entry.nested)).values())
+        left = list(entry.wrong_names(images_in(folder, entry.nested)).values())
         if left:  # images that do not belong there are the user's to remove
-            raise InputError(f"{folder}: {'; '.join(datasets.shortened(left))}")
+            raise InputError(f"{folder}: {'; '.join(shortened(left))}")
     return f"{entry.name}: {len(wanted)} images fetched, {folder}"
 
 
-def _by_image(entry: datasets.ImageSet) -> bool:
+def _by_image(entry: Folder) -> bool:
     return any("{name}" in address for address in entry.addresses)
 
 
-def _fetch_each(entry: datasets.ImageSet, wanted: list[str], stage: Path) -> Path:
+def _fetch_each(entry: Folder, wanted: list[str], stage: Path) -> Path:
     """Download single images; an image is in the returned folder only if its pixels are the known ones."""
     ready, known = stage / "images", datasets.known_images()[entry.name]
     ready.mkdir(parents=True, exist_ok=True)
@@ -85,14 +89,14 @@ def _fetch_each(entry: datasets.ImageSet, wanted: list[str], stage: Path) -> Pat
     return ready
 
 
-def _fetch_image(addresses: list[str], name: str, known: datasets.KnownImage, stage: Path) -> None:
+def _fetch_image(addresses: list[str], name: str, known: KnownImage, stage: Path) -> None:
     """One image into ``stage/images``, from the first address that has it. Raises what the first one failed with."""
     failures = []
     for address in addresses:
         path = stage / f"{name}{Path(urlsplit(address).path).suffix}"
         try:
             download(address, path)
-            wrong = datasets.wrong_content(path, known)
+            wrong = verify.wrong_content(path, known)
             if not wrong:
                 os.replace(path, stage / "images" / path.name)
                 return
@@ -103,17 +107,17 @@ def _fetch_image(addresses: list[str], name: str, known: datasets.KnownImage, st
     raise failures[0]
 
 
-def _fetch_archive(entry: datasets.ImageSet, stage: Path) -> Path:
+def _fetch_archive(entry: Folder, stage: Path) -> Path:
     """Download and unpack the archive of a set; the returned folder has all images, all readable."""
     (address,) = entry.addresses
     ready, archive = stage / "images", stage / Path(urlsplit(address).path).name
     if not ready.is_dir():
         download(address, archive, entry.checksum, label=entry.name)
         unpack(archive, ready, entry.inside)
-    wrong = list(datasets.examine(entry, ready).values())
+    wrong = list(verify.examine(entry, ready).values())
     if wrong:
         shutil.rmtree(stage)  # the archive is not what it should be
-        raise InputError(f"{address} is not {entry.name}: {'; '.join(datasets.shortened(wrong))}")
+        raise InputError(f"{address} is not {entry.name}: {'; '.join(shortened(wrong))}")
     return ready
 
 
@@ -124,7 +128,7 @@ def _place(ready: Path, folder: Path, wanted: list[str]) -> None:
         return
     for path in ready.iterdir():
         if path.stem in wanted:
-            before = [old for old in folder.iterdir() if old.stem == path.stem and old.suffix in datasets.SUFFIXES]
+            before = [old for old in folder.iterdir() if old.stem == path.stem and old.suffix in SUFFIXES]
             os.replace(path, folder / path.name)
             for old in before:  # the wrong image, maybe in another format
                 if old.name != path.name:
@@ -156,7 +160,7 @@ def _fetch_weights(entry: weights.Weights, root) -> str:
 
 
 def download(address: str, target: Path, checksum: str = "", label: str = "") -> None:
-    """A file from the network; ``target`` appears when it is complete and, with a checksum, right.
+    """A file from the network; ``target`` appears, or is replaced, when it is complete and, with a checksum, right.
 
     An interrupted download leaves ``<target>.part`` and goes on from there when the server allows it and still has the
     same file.
@@ -167,16 +171,21 @@ def download(address: str, target: Path, checksum: str = "", label: str = "") ->
 
     Raises InputError with one line, as `fetch`.
     """
-    import pooch
     import requests
 
-    pooch.get_logger().setLevel("ERROR")
-    if not checksum:
-        target.unlink(missing_ok=True)  # nobody knows whether it is right
+    part, tag = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.tag")
     try:
+        if checksum and target.is_file() and _checksum(target, checksum) == checksum:
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
-        pooch.retrieve(address, checksum or None, target.name, target.parent,
-                       downloader=lambda url, path, _: _receive(url, Path(path), target, label))  # fmt: skip
+        _receive(address, part, tag, label)
+        received = _checksum(part, checksum) if checksum else ""
+        if received != checksum:
+            part.unlink()
+            tag.unlink()
+            raise InputError(f"{address}: wrong content, {received} instead of {checksum}; it was thrown away")
+        os.replace(part, target)
+        tag.unlink()
     except requests.HTTPError as error:
         answer = error.response
         raise InputError(f"{address}: the server answers {answer.status_code} {answer.reason}") from None
@@ -187,17 +196,19 @@ def download(address: str, target: Path, checksum: str = "", label: str = "") ->
         raise InputError(f"{address}: cannot be downloaded ({_cause(error)})") from None
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror or error}") from None
-    except ValueError as error:  # of pooch, for a checksum
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{address}: wrong content. {str(error).split('. ')[0]}; it was thrown away") from None
 
 
-def _receive(address: str, path: Path, target: Path, label: str) -> None:
-    """Download into ``<target>.part``, from where an earlier call stopped if possible, then move it to ``path``."""
+def _checksum(path: Path, like: str) -> str:
+    """Checksum of a file, by the same function as another one: "sha256:<hex>" or "md5:<hex>"."""
+    function = like.split(":")[0]
+    with open(path, "rb") as file:
+        return f"{function}:{hashlib.file_digest(file, function).hexdigest()}"
+
+
+def _receive(address: str, part: Path, tag: Path, label: str) -> None:
+    """Download into ``part``, from where an earlier call stopped if possible; ``tag`` holds the version of the file."""
     import requests
 
-    part, tag = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.tag")
     version = tag.read_text() if tag.is_file() and part.is_file() else ""
     have = part.stat().st_size if version else 0
     headers = {"Accept-Encoding": "identity"}  # so that Content-Length counts the bytes of the file
@@ -206,19 +217,18 @@ def _receive(address: str, path: Path, target: Path, label: str) -> None:
         headers |= {"Range": f"bytes={have}-", "If-Range": version}
     with requests.get(address, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if have and not _continues(answer, have, version):
-            if answer.headers.get("Content-Range") == f"bytes */{have}":  # all of it is here; only the move is left
-                os.replace(part, path)
-                return tag.unlink()
+            if answer.headers.get("Content-Range") == f"bytes */{have}":  # all of it is here
+                return
             have = 0
             if answer.status_code != 200:
                 tag.unlink()
-                return _receive(address, path, target, label)
+                return _receive(address, part, tag, label)
         answer.raise_for_status()
         length = int(answer.headers.get("Content-Length", 0))
         free = shutil.disk_usage(part.parent).free
         if length > free:
-            raise InputError(f"no space for {address}: {length / 1e9:.3g} GB needed, {free / 1e9:.3g} GB free "
-                             f"in {part.parent}")  # fmt: skip
+            needed = f"{length / 1e9:.3g} GB needed, {free / 1e9:.3g} GB free in {part.parent}"
+            raise InputError(f"no space for {address}: {needed}")
         if not have:
             part.unlink(missing_ok=True)  # before the tag says what it is a part of
         tag.write_text(_version(answer))
@@ -232,10 +242,10 @@ def _receive(address: str, path: Path, target: Path, label: str) -> None:
                 broken = _cause(error)
     size = part.stat().st_size
     if broken or (length and size < have + length):
-        raise InputError(f"{address}: the download broke off after {size} of {have + length or 'unknown'} bytes; "
-                         "the same command goes on from there")  # fmt: skip
-    os.replace(part, path)
-    tag.unlink()
+        raise InputError(
+            f"{address}: the download broke off after {size} of {have + length or 'unknown'} bytes; "
+            "the same command goes on from there"
+        )
 
 
 def _continues(answer, have: int, version: str) -> bool:
@@ -255,8 +265,8 @@ def _bar(label: str, start: int, total: int) -> Iterator[Callable[[int], object]
     """A progress bar in bytes; none without a label or a terminal."""
     from tqdm.auto import tqdm
 
-    with tqdm(desc=label, initial=start, total=total or None, unit="B", unit_scale=True,
-              disable=None if label else True) as bar:  # fmt: skip
+    hidden = None if label else True  # None: hidden where there is no terminal
+    with tqdm(desc=label, initial=start, total=total or None, unit="B", unit_scale=True, disable=hidden) as bar:
         yield bar.update
 
 
@@ -272,14 +282,6 @@ def _cause(error: Exception) -> str:
 # Archives
 
 
-@dataclass(frozen=True)
-class _Member:
-    name: str
-    kind: str  # "file", "folder", or what it is else
-    size: int
-    open: Callable
-
-
 def unpack(archive: Path, folder: Path, inside: str = "") -> None:
     """Unpack the files of a zip or tar archive that are below ``inside`` into a new folder, all or none.
 
@@ -290,18 +292,16 @@ def unpack(archive: Path, folder: Path, inside: str = "") -> None:
     temporary = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with _members(archive) as members:
-            chosen = _chosen(archive, members, PurePosixPath(inside))
-            size, free = sum(member.size for member in chosen.values()), shutil.disk_usage(archive.parent).free
+        with zipfile.ZipFile(archive) if zipfile.is_zipfile(archive) else tarfile.open(archive) as opened:
+            if isinstance(opened, tarfile.TarFile) and hasattr(tarfile, "data_filter"):  # from Python 3.11.4 on
+                opened.extraction_filter = tarfile.data_filter
+            chosen = _chosen(archive, _members(opened), PurePosixPath(inside))
+            size, free = sum(member.size for member in chosen), shutil.disk_usage(archive.parent).free
             if size > free:
                 raise InputError(f"no space to unpack {archive}: {size / 1e9:.3g} GB needed, {free / 1e9:.3g} GB free")
-            temporary.mkdir(parents=True)
-            for path, member in follow_items(chosen.items(), len(chosen), f"unpack {archive.name}"):
-                target = temporary / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with member.open() as source, open(target, "wb") as file:
-                    shutil.copyfileobj(source, file)
-        os.replace(temporary, folder)
+            for member in follow_items(chosen, len(chosen), f"unpack {archive.name}"):
+                opened.extract(member.entry, temporary)
+        os.replace(temporary / inside, folder)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"cannot unpack {archive}: damaged, or no zip or tar archive ({why})") from None
@@ -311,42 +311,57 @@ def unpack(archive: Path, folder: Path, inside: str = "") -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-@contextmanager
-def _members(archive: Path) -> Iterator[list[_Member]]:
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as file:
-            yield [_Member(info.filename, _kind_in_zip(info), info.file_size, lambda info=info: file.open(info))
-                   for info in file.infolist()]  # fmt: skip
-    else:
-        with tarfile.open(archive) as file:
-            yield [_Member(info.name, "file" if info.isreg() else "folder" if info.isdir() else
-                           "link" if info.issym() or info.islnk() else "device", info.size,
-                           lambda info=info: file.extractfile(info)) for info in file.getmembers()]  # fmt: skip
+@dataclass(frozen=True)
+class _Member:
+    """What zip and tar archives both say about a member."""
+
+    name: str
+    kind: str  # "file", "folder", "link" or "device"
+    size: int  # bytes, unpacked; neither library writes more
+    entry: Any  # for the library's ``extract``
 
 
-def _kind_in_zip(info: zipfile.ZipInfo) -> str:
+def _members(opened: zipfile.ZipFile | tarfile.TarFile) -> list[_Member]:
+    if isinstance(opened, tarfile.TarFile):
+        return [_Member(entry.name, _kind_in_tar(entry), entry.size, entry) for entry in opened.getmembers()]
+    return [_Member(entry.filename, _kind_in_zip(entry), entry.file_size, entry) for entry in opened.infolist()]
+
+
+def _kind_in_tar(entry: tarfile.TarInfo) -> str:
+    if entry.issym() or entry.islnk():
+        return "link"
+    if entry.isdir():
+        return "folder"
+    return "file" if entry.isreg() else "device"
+
+
+def _kind_in_zip(entry: zipfile.ZipInfo) -> str:
     """Archives made on Unix keep the file's mode in the upper half of the external attributes."""
-    kind = stat.S_IFMT(info.external_attr >> 16)
+    kind = stat.S_IFMT(entry.external_attr >> 16)
     if stat.S_ISLNK(kind):
         return "link"
-    if info.is_dir():
+    if entry.is_dir():
         return "folder"
     return "file" if kind in (0, stat.S_IFREG) else "device"
 
 
-def _chosen(archive: Path, members: list[_Member], inside: PurePosixPath) -> dict[PurePosixPath, _Member]:
-    """Path in the new folder -> member. Raises InputError at the first member that could get out of the folder."""
-    chosen = {}
+def _chosen(archive: Path, members: list[_Member], inside: PurePosixPath) -> list[_Member]:
+    """Files below ``inside``. Raises InputError at the first member, chosen or not, that does not belong in an archive
+    of images. The libraries would rename some of these and unpack them; an archive that has them is not to be trusted.
+    """
+    chosen = []
     for member in members:
-        path = PurePosixPath(member.name.replace("\\", "/"))
-        if path.is_absolute() or re.match(r"[A-Za-z]:", str(path)):
+        path = PurePosixPath(member.name)
+        if path.is_absolute() or re.match(r"[A-Za-z]:", member.name):
             raise InputError(f"{archive}: refused, member {member.name!r} has an absolute path")
         if ".." in path.parts:
             raise InputError(f"{archive}: refused, member {member.name!r} leads out of its folder")
+        if "\\" in member.name:  # to Windows it separates folders, to the libraries here it does not
+            raise InputError(f"{archive}: refused, member {member.name!r} has a backslash in its name")
         if member.kind not in ("file", "folder"):
             raise InputError(f"{archive}: refused, member {member.name!r} is a {member.kind}")
         if member.kind == "file" and path.is_relative_to(inside) and not path.name.startswith("."):
-            chosen[path.relative_to(inside)] = member
+            chosen.append(member)
     if not chosen:
         raise InputError(f"{archive}: no files below {str(inside)!r}")
     return chosen

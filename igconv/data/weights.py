@@ -46,9 +46,11 @@ class Weights:
     def summary(self, root: str | Path | None = None) -> str:
         """Three lines for people."""
         scales, known = ", ".join(f"x{scale}" for scale in self.scales), "git blob" if self.git_blob else "unknown"
-        return (f"{self.name}: {self.architecture} {scales}  {'here' if self.found(root) else 'not here'}  "
-                f"checksum: {known}\n    trained on {self.training}; terms: {self.licence}\n"
-                f"    from: {self.address}")  # fmt: skip
+        state = "here" if self.found(root) else "not here"
+        return (
+            f"{self.name}: {self.architecture} {scales}  {state}  checksum: {known}\n"
+            f"    trained on {self.training}; terms: {self.licence}\n    from: {self.address}"
+        )
 
 
 @cache

@@ -123,7 +123,9 @@ def benchmark_pairs(
     for name in test_sets:
         for path in datasets.image_set(name).paths():
             wanted = [scale for scale in scales if (name, path.stem, scale) not in known]
-            image = read_image(path, grey_as_rgb=True) if wanted else None
+            if not wanted:
+                continue
+            image = read_image(path, grey_as_rgb=True)
             for scale in wanted:
                 try:
                     low, hr = benchmark_pair(image, scale) if lr == "made" else _stored_pair(path, image, scale)
@@ -169,11 +171,11 @@ def evaluate_run(run: Run, device="cpu", protocol: Protocol = STANDARD) -> pd.Da
         encoder=run.encoder,
         upsampler=run.upsampler,
         variant=run.variant,
-        train_scales="-".join(map(str, run.scales)),
+        train_scales=run.train_scales,
         seed=run.seed,
         steps=run.steps,
     )
-    sha = files.sha256(run_weights.trained_weights(run))
+    sha = files.sha256(run_weights.find(run))
     return evaluate(run.profile, facts, model, run.test_sets, run.scales, sha, device, protocol)
 
 

@@ -12,7 +12,8 @@ def mean_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float, floa
     if len(values) < 2:
         return float(values.mean()), float("nan"), float("nan")
     means = values[np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))].mean(1)
-    return float(values.mean()), *map(float, np.quantile(means, (0.025, 0.975)))
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(values.mean()), float(low), float(high)
 
 
 def crossed_interval(pairs: pd.DataFrame, column: str, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
@@ -40,7 +41,8 @@ def crossed_interval(pairs: pd.DataFrame, column: str, draws: int = 2000, seed: 
     weight = ((by_image @ known) * by_seed).sum(1)
     # A draw may hit only images and seeds that were not run together; it says nothing and is left out.
     means = ((by_image @ filled) * by_seed).sum(1)[weight > 0] / weight[weight > 0]
-    return mean, *map(float, np.quantile(means, (0.025, 0.975)))
+    low, high = np.quantile(means, (0.025, 0.975))
+    return mean, float(low), float(high)
 
 
 def _counts(rng: np.random.Generator, draws: int, n: int) -> np.ndarray:
@@ -60,8 +62,8 @@ def paired_difference(rows: pd.DataFrame, model: Collection[str], baseline: Coll
     Returns: difference_db, low_db, high_db, images, seeds, difference_ssim, low_ssim, high_ssim.
     """
     keys, values = ["dataset", "image", "seed"], ["psnr_y_db", "ssim_y"]
-    at = rows[rows.scale == scale]
-    left, right = (at[at.run.isin(names)][[*keys, *values]] for names in (model, baseline))
+    at = rows.loc[rows.scale == scale]
+    left, right = (at.loc[at.run.isin(names), [*keys, *values]] for names in (model, baseline))
     pairs = left.merge(right, on=keys, suffixes=("_model", "_baseline"))
     return paired_summary(pairs)
 

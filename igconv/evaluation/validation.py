@@ -29,7 +29,8 @@ def validation_bands(
     Returns: rows with the columns of `igconv.evaluation.bands.COLUMNS`, in grey levels squared, ``step`` as given. The
         bands are half as wide as elsewhere, so that several lie below the Nyquist frequency of a x4 LR image.
     """
-    edges, sums = band_edges(bands), {scale: 0.0 for scale in scales}
+    edges = band_edges(bands)
+    sums = {scale: np.zeros((2, bands)) for scale in scales}
     for scale, sr, hr in _validation(model, test_sets, scales, images, side):
         sums[scale] = sums[scale] + np.stack(error_and_hr_energy(sr, hr, scale, edges))
     return [

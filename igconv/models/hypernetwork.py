@@ -12,6 +12,7 @@ Source: the paper's section on IGConv; the authors' ``arch_utils.py`` for pi, th
 """
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -30,7 +31,7 @@ ROWS_IN_CACHE = 2_560
 INITIALISATIONS = ("authors", "spconv")
 
 
-def cell_centres(count: int, device="cpu", dtype=torch.float32) -> Tensor:
+def cell_centres(count: int, device: torch.device | str = "cpu", dtype=torch.float32) -> Tensor:
     """Centres of ``count`` equal cells of [-1, 1]: -1 + (2 j + 1) / count, shape (count,)."""
     return torch.arange(1 - count, count, 2, device=device, dtype=dtype) / count
 
@@ -41,7 +42,7 @@ def _subpixel_centres(scale: int, device: torch.device, dtype: torch.dtype) -> T
     return cell_centres(scale, device, dtype)
 
 
-def subpixel_centres(scale: int, device="cpu", dtype=torch.float32) -> Tensor:
+def subpixel_centres(scale: int, device: torch.device | str = "cpu", dtype=torch.float32) -> Tensor:
     """`cell_centres` of the r sub-pixels along an axis, made once."""
     return _subpixel_centres(positive_integer(scale, "scale"), torch.device(device), dtype)
 
@@ -147,11 +148,14 @@ class HyperNetwork(nn.Module):
         of x ``max_scale`` (Mishkin and Matas 2016; that a hyper-network's output has to have the scale of the weights
         it replaces: Chang, Flokas and Lipson 2020). Latents and phase stay as they are.
         """
-        if self.groups > 1 or self.query_kernel[-1].bias is None:
+        layers = [layer for layer in self.query_kernel if isinstance(layer, GroupedLinear)]
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        if self.groups > 1 or len(biases) < len(layers):
             raise InputError("only a hyper-network of one branch with a bias can start like an SPConv")
-        for layer in self.query_kernel[::2]:
+        for layer in layers:
             nn.init.kaiming_normal_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for bias in biases:
+            nn.init.zeros_(bias)
         self.standardise()
 
     @torch.no_grad()
@@ -159,8 +163,10 @@ class HyperNetwork(nn.Module):
         """Change the last layer so that the entries of each output channel, over the sub-pixels of x ``max_scale``,
         have mean 0 and, if ``scaled``, standard deviation 1 / sqrt(3 N)."""
         last, values = self.query_kernel[-1], self._all_entries(self.max_scale, len(self.freq)).flatten(1)
+        assert isinstance(last, GroupedLinear)
+        assert last.bias is not None
         factor = (3 * len(self.freq)) ** -0.5 / values.std(1) if scaled else torch.ones_like(values[:, 0])
-        last.weight *= factor[:, None]
+        last.weight.mul_(factor[:, None])
         last.bias.mul_(factor).sub_(values.mean(1) * factor)
 
     def fourier_features(self, freq: Tensor, amplitude: Tensor, scale: int) -> Tensor:
@@ -270,7 +276,7 @@ class _Recomputed(torch.autograd.Function):
         return None, None, None, *(next(found) if p.requires_grad else None for p in ctx.saved_tensors)
 
 
-def _same(parameters: list[Tensor], copies: list[Tensor]) -> bool:
+def _same(parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> bool:
     if len(parameters) != len(copies):
         return False
     return all(

@@ -6,7 +6,7 @@ Every function here takes and returns a callable (lr, scale) -> sr on float RGB 
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import cache
 
@@ -45,7 +45,7 @@ def prepare(model: Upscaler, device="cpu") -> Upscaler:
     On a CPU channels-last convolutions with an allocator that keeps its memory are about three times as fast on
     large images (`benchmarks/inference.py`); the allocator belongs to whoever owns the process (`keep_freed_memory`).
     """
-    return model.eval().to(device, memory_format=torch.channels_last) if isinstance(model, nn.Module) else model
+    return model.eval().to(device).to(memory_format=torch.channels_last) if isinstance(model, nn.Module) else model
 
 
 def keep_freed_memory() -> None:
@@ -57,9 +57,10 @@ def keep_freed_memory() -> None:
     `upscale` gives the memory back after each image: blocks of images of many sizes would not fit into each other.
     """
     mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
-    if _libc("mallopt"):
-        _libc("mallopt")(mmap_max, 0)
-        _libc("mallopt")(trim_threshold, 2**31 - 1)
+    mallopt = _libc("mallopt")
+    if mallopt:
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 @cache
@@ -79,8 +80,9 @@ def upscale(model: Upscaler, lr: Tensor, scale: int, device="cpu") -> tuple[Tens
     with exact_arithmetic():
         sr = model(x, scale)[0].float().cpu()
     seconds = time.perf_counter() - start
-    if _libc("malloc_trim"):
-        _libc("malloc_trim")(0)
+    malloc_trim = _libc("malloc_trim")
+    if malloc_trim:
+        malloc_trim(0)
     return sr, seconds
 
 
@@ -88,29 +90,29 @@ def self_ensemble(model: Upscaler) -> Upscaler:
     """x8: the mean of the model's results on the eight flips and rotations of the input, each turned back."""
 
     def averaged(lr: Tensor, scale: int) -> Tensor:
-        total = 0
+        total: Tensor | float = 0.0
         for turns in range(4):
             for flips in ((), (-1,)):
                 sr = model(lr.rot90(turns, (-2, -1)).flip(flips), scale)
                 total = total + sr.flip(flips).rot90(-turns, (-2, -1))
-        return total / 8
+        return torch.as_tensor(total) / 8
 
     return averaged
 
 
-def reach(model: nn.Module) -> int:
+def reach(model: Upscaler) -> int:
     """LR pixels that one output pixel sees in each direction.
 
     Raises InputError for an encoder that sees the whole image (attention, pooling): it has no attribute ``reach``.
     """
     encoder = getattr(model, "encoder", None)
-    if not hasattr(encoder, "reach"):
+    if encoder is None or not hasattr(encoder, "reach"):
         raise InputError(
             f"{type(encoder or model).__name__} may see the whole image, so its tiles cannot equal the whole image's "
             "result; give the halo yourself to accept that"
         )
     head = 3  # SPConv and IGConv have one 3x3 convolution, SPConv+ has up to two beside those at higher resolution
-    return encoder.reach + head + (SAMPLER_MARGIN if model.sampler is not None else 0)
+    return encoder.reach + head + (0 if getattr(model, "sampler", None) is None else SAMPLER_MARGIN)
 
 
 def tiled(model: Upscaler, tile: int, halo: int | None = None) -> Upscaler:
@@ -144,7 +146,7 @@ def authors_tiles(model: Upscaler) -> Upscaler:
     return on_tiles
 
 
-def _by_tiles(model: Upscaler, lr: Tensor, scale: int, tile: tuple[int, int], halo: tuple[int, int]) -> Tensor:
+def _by_tiles(model: Upscaler, lr: Tensor, scale: int, tile: Sequence[int], halo: Sequence[int]) -> Tensor:
     height, width = lr.shape[-2:]
     sr = lr.new_empty(*lr.shape[:-2], height * scale, width * scale)
     for top in range(0, height, tile[0]):

@@ -14,6 +14,7 @@ to 1. Their head has no bilinear image added to it, and neither has this one.
 """
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ from igconv.errors import positive_integer
 ROWS_PER_CHUNK = 65_536
 
 
-def query_offsets(scale: int, device="cpu", dtype=torch.float32) -> Tensor:
+def query_offsets(scale: int, device: torch.device | str = "cpu", dtype=torch.float32) -> Tensor:
     """d along one axis, in half cells, of all HR pixels that a cell has a share in: |d| < 2, shape (n,).
 
     They are (2 t + 1 - r) / r for the sub-pixels t = -(r // 2) ... of the cell (its own are 0 to r - 1), because the
@@ -37,7 +38,7 @@ def query_offsets(scale: int, device="cpu", dtype=torch.float32) -> Tensor:
     return (2 * t + 1 - scale) / scale
 
 
-def border_weight(scale: int, size: int, device="cpu", dtype=torch.float32) -> Tensor:
+def border_weight(scale: int, size: int, device: torch.device | str = "cpu", dtype=torch.float32) -> Tensor:
     """Sum of w along one axis of ``size`` cells at every HR pixel, shape (r size,).
 
     It is 1 between the centres of the first and the last cell and falls to 1/2 at the edges of the image.
@@ -80,7 +81,7 @@ class LIIF(nn.Module):
         """features (B, C, H, W) -> image (B, 3, r H, r W), at least float32."""
         r = positive_integer(scale, "scale")
         b, _, h, w = features.shape
-        like = dict(device=features.device, dtype=torch.promote_types(features.dtype, torch.float32))
+        like: dict[str, Any] = dict(device=features.device, dtype=torch.promote_types(features.dtype, torch.float32))
         cells = self.of_features(features).permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, hidden_dim)
         d = query_offsets(r, **like)
         window = 1 - d.abs() / 2
@@ -110,9 +111,9 @@ class LIIF(nn.Module):
         if not torch.is_grad_enabled():
             return torch.cat([self._ask(piece, queries) for piece in pieces])
         # Nothing here is random; saving the generators' states would make a GPU wait.
-        return torch.cat([
-            checkpoint(self._ask, piece, queries, use_reentrant=False, preserve_rng_state=False) for piece in pieces
-        ])  # fmt: skip
+        return torch.cat(
+            [checkpoint(self._ask, piece, queries, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
+        )
 
     def _ask(self, cells: Tensor, queries: Tensor) -> Tensor:
         return self.mlp(cells[:, None] + queries)

@@ -109,7 +109,7 @@ class Class(NamedTuple):
 
     encoder: str
     upsampler_prefix: str
-    options: dict[str, To | Only]
+    options: Mapping[str, To | Only]
     igsample: bool | None = None
 
 
@@ -153,12 +153,17 @@ def load_official(checkpoint: str | Path | Mapping, network_g: Mapping | None = 
         network_g = RELEASE_FILES[name]
     kind = choose(network_g.get("type", ""), CLASSES, "network_g type")
     model = build_official(network_g)
-    prefixes = {CLASSES[kind].upsampler_prefix: "upsampler.hyper.", "skip.convs.": "sampler.hyper.",
-                "sub_mean.": "pre.", "add_mean.": "post."}  # fmt: skip
+    prefixes = {
+        CLASSES[kind].upsampler_prefix: "upsampler.hyper.",
+        "skip.convs.": "sampler.hyper.",
+        "sub_mean.": "pre.",
+        "add_mean.": "post.",
+    }
     state = {_renamed(key, prefixes, "encoder."): value for key, value in read_weights(checkpoint).items()}
     stored = model.state_dict()
-    tables = {key: value for key, value in model.named_buffers()
-              if key not in stored and key.rpartition(".")[2] in CONSTANTS}  # fmt: skip
+    tables = {
+        key: value for key, value in model.named_buffers() if key not in stored and key.rpartition(".")[2] in CONSTANTS
+    }
     load_strict(model, {key: value for key, value in state.items() if key not in tables}, kind)
     for key, table in tables.items():
         if key not in state or not torch.equal(state[key].to(table), table):

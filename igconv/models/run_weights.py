@@ -25,11 +25,17 @@ def is_trained(run: Run) -> bool:
     return trained_weights(run) is not None
 
 
-def load_run(run: Run):
-    """The trained model of a run, in eval mode. Raises InputError when the run was not made with these settings."""
+def find(run: Run) -> Path:
+    """The file of `trained_weights`. Raises InputError when there is none."""
     path = trained_weights(run)
     if path is None:
         raise InputError(f"run {run.name} of profile {run.profile} is not trained yet (igconv train {run.name})")
+    return path
+
+
+def load_run(run: Run):
+    """The trained model of a run, in eval mode. Raises InputError when the run was not made with these settings."""
+    path = find(run)
     if checkpoints.metadata(path).get("meta", {}).get("config_hash") != run.config_hash():
         raise InputError(f"{path} was trained with other settings of {run.name}; move it away and train again")
     return checkpoints.load(path)
@@ -43,9 +49,16 @@ def export_run(run: Run, path: Path) -> None:
     source = results.model_file(run.profile, run.name)
     model = load_run(run)
     if not source.is_file():
-        raise InputError(f"{run.name} was not trained here; {results.shown(trained_weights(run))} is an export itself")
+        raise InputError(f"{run.name} was not trained here; {results.shown(find(run))} is an export itself")
     large = [name for name, value in model.state_dict().items() if not torch.isfinite(value.half()).all()]
     if large:
         raise InputError(f"{run.name}: weights beyond the range of half precision: {', '.join(large[:3])}")
-    checkpoints.save(model, path, torch.float16, profile=run.profile, run=run.name, config_hash=run.config_hash(),
-                     source_sha256=files.sha256(source))  # fmt: skip
+    checkpoints.save(
+        model,
+        path,
+        torch.float16,
+        profile=run.profile,
+        run=run.name,
+        config_hash=run.config_hash(),
+        source_sha256=files.sha256(source),
+    )

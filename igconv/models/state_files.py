@@ -16,21 +16,22 @@ def read_weights(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
 
     Pickles are read with ``weights_only=True``: a file that wants to run code is refused.
     """
-    if not isinstance(checkpoint, Mapping):
-        path = Path(checkpoint)
-        if path.suffix == ".safetensors":
-            with open_safetensors(path) as file:
-                checkpoint = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        else:
-            checkpoint = read_pickle(path)
+    content: Mapping
+    if isinstance(checkpoint, Mapping):
+        content = checkpoint
+    elif Path(checkpoint).suffix == ".safetensors":
+        with open_safetensors(checkpoint) as file:
+            content = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    else:
+        content = read_pickle(checkpoint)
     for name in ("params_ema", "params"):
-        if isinstance(checkpoint.get(name), Mapping):
-            checkpoint = checkpoint[name]
+        if isinstance(content.get(name), Mapping):
+            content = content[name]
             break
-    foreign = [key for key, value in checkpoint.items() if not isinstance(value, Tensor)]
-    if foreign or not checkpoint:
+    foreign = [key for key, value in content.items() if not isinstance(value, Tensor)]
+    if foreign or not content:
         raise InputError(f"a checkpoint must hold tensors by name; found {foreign[:3] or 'nothing'}")
-    return {key.removeprefix("module."): value for key, value in checkpoint.items()}
+    return {key.removeprefix("module."): value for key, value in content.items()}
 
 
 def read_pickle(path: str | Path) -> dict:

@@ -1,8 +1,8 @@
 """SuperResolver: encoder + upsampler (+ sampler), one composition for every pair of the paper."""
 
 import copy
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +13,11 @@ from igconv.models.encoders import ENCODERS
 from igconv.models.liif import LIIF
 from igconv.models.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
 
-UPSAMPLERS = ("spconv", "spconv+", "igconv", "igconv+", "liif")
-IGCONV_OPTIONS = ("kernel_size", "hidden_dim", "num_layers", "max_scale", "dihedral", "igsample",
-                  "sample_kernel_size", "sample_hidden_dim", "sample_num_layers", "initialisation", "bias",
-                  "basis")  # fmt: skip
-
 
 class Affine(nn.Module):
     """Per-colour ``x * factor + shift`` with constants that are not trained and not stored in checkpoints."""
+
+    shift: Tensor
 
     def __init__(self, factor: float, shift: Sequence[float]):
         super().__init__()
@@ -36,6 +33,7 @@ class MeanShift(nn.Conv2d):
 
     def __init__(self, factor: float, shift: Sequence[float]):
         super().__init__(3, 3, 1)
+        assert self.bias is not None
         with torch.no_grad():
             self.weight.copy_(factor * torch.eye(3)[:, :, None, None])
             self.bias.copy_(torch.tensor(shift))
@@ -56,8 +54,10 @@ def pad_to_multiple(image: Tensor, multiple: int, mode: str = "reflect") -> Tens
     if mode in ("reflect", "symmetric"):
         least = 1 if mode == "reflect" else 0
         if h < bottom + least or w < right + least:
-            raise InputError(f"an image of {h}x{w} px is too small for this encoder's window: its sides cannot be "
-                             f"mirrored to multiples of {multiple} px")  # fmt: skip
+            raise InputError(
+                f"an image of {h}x{w} px is too small for this encoder's window: its sides cannot be "
+                f"mirrored to multiples of {multiple} px"
+            )
     if mode == "symmetric":
         image = torch.cat([image, image[..., h - bottom :, :].flip(-2)], dim=-2)
         return torch.cat([image, image[..., w - right :].flip(-1)], dim=-1)
@@ -108,7 +108,7 @@ class SuperResolver(_Composition):
             raise InputError(f"a batch of {lr.shape[0]} cannot be split evenly over {len(scales)} scales")
         x, features = self.encode(lr)
         xs, fs = x.chunk(len(scales)), features.chunk(len(scales))
-        images: list[Tensor | None] = [None] * len(scales)
+        images: dict[int, Tensor] = {}
         for scale in dict.fromkeys(scales):
             parts = [i for i, s in enumerate(scales) if s == scale]
             x_part, f_part = torch.cat([xs[i] for i in parts]), torch.cat([fs[i] for i in parts])
@@ -116,7 +116,7 @@ class SuperResolver(_Composition):
             sr = sr if self.sampler is None else sr + self.sampler(x_part, f_part, scale)
             for i, image in zip(parts, sr.chunk(len(parts)), strict=True):
                 images[i] = image[..., : lr.shape[-2] * scale, : lr.shape[-1] * scale]
-        return images
+        return [images[i] for i in range(len(scales))]
 
     def forward(self, lr: Tensor, scale: int) -> Tensor:
         return self.multi_scale(lr, [scale])[0]
@@ -131,8 +131,13 @@ class FixedScale(_Composition):
 
     def __init__(self, model: SuperResolver, scale: int):
         sampler = None if model.sampler is None else model.sampler.instantiate(scale)
-        super().__init__(copy.deepcopy(model.encoder), model.upsampler.instantiate(scale), sampler,
-                         copy.deepcopy(model.pre), copy.deepcopy(model.post))  # fmt: skip
+        super().__init__(
+            copy.deepcopy(model.encoder),
+            model.upsampler.instantiate(scale),
+            sampler,
+            copy.deepcopy(model.pre),
+            copy.deepcopy(model.post),
+        )
         self.scale = scale
         self.train(model.training)
 
@@ -141,6 +146,72 @@ class FixedScale(_Composition):
         sr = self.post(self.upsampler(features)).float()
         sr = sr if self.sampler is None else sr + self.sampler(x, features)
         return sr[..., : lr.shape[-2] * self.scale, : lr.shape[-1] * self.scale]
+
+
+def _spconv(channels: int, scales: list[int]) -> tuple[nn.Module, None]:
+    return SPConv(channels, scales), None
+
+
+def _spconv_plus(channels: int, scales: list[int], *, width: int | None) -> tuple[nn.Module, None]:
+    return SPConvPlus(channels, scales, width), None
+
+
+def _liif(channels: int, scales: list[int], *, hidden_dim: int, num_layers: int) -> tuple[nn.Module, None]:
+    return LIIF(channels, hidden_dim, num_layers), None
+
+
+def _igconv(
+    channels: int,
+    scales: list[int],
+    *,
+    kernel_size: int,
+    hidden_dim: int,
+    num_layers: int,
+    max_scale: int,
+    dihedral: bool,
+    igsample: bool,
+    sample_kernel_size: int | None,
+    sample_hidden_dim: int | None,
+    sample_num_layers: int | None,
+    initialisation: str,
+    bias: str,
+    basis: bool,
+) -> tuple[nn.Module, nn.Module | None]:
+    upsampler = IGConv(channels, kernel_size, hidden_dim, num_layers, dihedral, max_scale, initialisation, bias, basis)
+    if not igsample:
+        return upsampler, None
+    if sample_kernel_size is None:
+        sample_kernel_size = kernel_size
+    if sample_hidden_dim is None:
+        sample_hidden_dim = hidden_dim // 2
+    if sample_num_layers is None:
+        sample_num_layers = max(1, num_layers // 2)
+    return upsampler, IGSample(channels, sample_kernel_size, sample_hidden_dim, sample_num_layers, dihedral, max_scale)
+
+
+_IGCONV = dict(
+    kernel_size=3,
+    hidden_dim=256,
+    num_layers=4,
+    max_scale=4,
+    dihedral=False,
+    igsample=False,
+    sample_kernel_size=None,
+    sample_hidden_dim=None,
+    sample_num_layers=None,
+    initialisation="authors",
+    bias="none",
+    basis=False,
+)
+
+# name -> function (channels, scales, options) -> (upsampler, sampler or None), and all its options with their defaults.
+UPSAMPLERS: dict[str, tuple[Callable[..., tuple[nn.Module, nn.Module | None]], dict]] = {
+    "spconv": (_spconv, {}),
+    "spconv+": (_spconv_plus, dict(width=None)),
+    "igconv": (_igconv, _IGCONV),
+    "igconv+": (_igconv, _IGCONV | dict(dihedral=True, igsample=True)),
+    "liif": (_liif, dict(hidden_dim=256, num_layers=4)),
+}
 
 
 def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[int], **options) -> SuperResolver:
@@ -161,53 +232,47 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
     Raises:
         InputError: an unknown name or option, or a scale that is not a positive integer.
     """
-    choose(upsampler, UPSAMPLERS, "upsampler")
+    make_upsampler, defaults = UPSAMPLERS[choose(upsampler, UPSAMPLERS, "upsampler")]
     scales = positive_integers(scales, "scales")
-    config = dict(encoder=encoder, upsampler=upsampler, scales=list(scales), **options)
-    if isinstance(encoder, str):
-        choose(encoder, ENCODERS, "encoder")
-        constructor, preset = ENCODERS[encoder]
-        known = tuple(inspect.signature(constructor).parameters)
-        module = constructor(**{**preset, **{k: options.pop(k) for k in known if k in options}})
-    else:
-        # What cannot be told is left to the caller: a file of such a model is loaded into one like it.
-        config = config | dict(encoder=encoder.recipe) if getattr(encoder, "recipe", None) else None
-        module, known, encoder = encoder, (), type(encoder).__name__
-    channels = module.out_channels if hasattr(module, "out_channels") else _probe(module)
+    if not isinstance(encoder, str):
+        for option in options:
+            choose(option, defaults, f"option of {type(encoder).__name__} with {upsampler}")
+        constant, recipe = getattr(encoder, "constant", None), getattr(encoder, "recipe", None)
+        if constant is not None and "bias" in defaults:
+            options = dict(bias="colour") | options
+        model = _compose(encoder, *make_upsampler(_channels(encoder), scales, **defaults | options))
+        if constant is not None and getattr(model.upsampler, "bias", None) is not None:
+            model.upsampler.bias.data.copy_(torch.tensor(constant))
+        # Without a recipe a file of the model can only be loaded into one like it.
+        model.config = recipe and dict(encoder=recipe, upsampler=upsampler, scales=list(scales), **options)
+        return model
 
-    own = {"spconv": (), "spconv+": ("width",), "liif": ("hidden_dim", "num_layers")}.get(upsampler, IGCONV_OPTIONS)
-    for name in options:
-        choose(name, (*known, *own), f"option of {encoder} with {upsampler}")
-    sampler = None
-    if upsampler == "spconv":
-        head: nn.Module = SPConv(channels, scales)
-    elif upsampler == "spconv+":
-        head = SPConvPlus(channels, scales, **options)
-    elif upsampler == "liif":
-        head = LIIF(channels, **options)
-    else:
-        plus = upsampler == "igconv+"
-        constant = getattr(module, "constant", None)
-        o = dict(kernel_size=3, hidden_dim=256, num_layers=4, max_scale=4, dihedral=plus, igsample=plus,
-                 initialisation="authors", basis=False, bias="colour" if constant else "none") | options  # fmt: skip
-        head = IGConv(channels, o["kernel_size"], o["hidden_dim"], o["num_layers"], o["dihedral"], o["max_scale"],
-                      o["initialisation"], o["bias"], o["basis"])  # fmt: skip
-        if constant and head.bias is not None:
-            head.bias.data.copy_(torch.tensor(constant))
-        if o["igsample"]:
-            hidden = o.get("sample_hidden_dim", o["hidden_dim"] // 2)
-            layers = o.get("sample_num_layers", max(1, o["num_layers"] // 2))
-            kernel_size = o.get("sample_kernel_size", o["kernel_size"])
-            sampler = IGSample(channels, kernel_size, hidden, layers, o["dihedral"], o["max_scale"])
-
-    pre = post = None
-    if hasattr(module, "mean"):
-        low, span = module.mean, module.img_range
-        shift = MeanShift if getattr(module, "trained_mean", False) else Affine
-        pre, post = shift(span, [-m * span for m in low]), shift(1 / span, low)
-    model = SuperResolver(module, head, sampler, pre, post)
-    model.config = config
+    constructor, preset = ENCODERS[choose(encoder, ENCODERS, "encoder")]
+    encoder_options = signature(constructor).parameters
+    for option in options:
+        choose(option, (*encoder_options, *defaults), f"option of {encoder} with {upsampler}")
+    for_encoder = {option: value for option, value in options.items() if option in encoder_options}
+    for_upsampler = {option: value for option, value in options.items() if option not in encoder_options}
+    module = constructor(**preset | for_encoder)
+    model = _compose(module, *make_upsampler(_channels(module), scales, **defaults | for_upsampler))
+    model.config = dict(encoder=encoder, upsampler=upsampler, scales=list(scales), **options)
     return model
+
+
+def _compose(encoder: nn.Module, upsampler: nn.Module, sampler: nn.Module | None) -> SuperResolver:
+    """With the normalisation that the encoder wants."""
+    mean, img_range = getattr(encoder, "mean", None), getattr(encoder, "img_range", 1.0)
+    if mean is None:
+        return SuperResolver(encoder, upsampler, sampler)
+    shift = MeanShift if getattr(encoder, "trained_mean", False) else Affine
+    pre = shift(img_range, [-colour * img_range for colour in mean])
+    post = shift(1 / img_range, mean)
+    return SuperResolver(encoder, upsampler, sampler, pre, post)
+
+
+def _channels(encoder: nn.Module) -> int:
+    channels = getattr(encoder, "out_channels", None)
+    return _probe(encoder) if channels is None else channels
 
 
 @torch.no_grad()
@@ -228,6 +293,8 @@ def _probe(encoder: nn.Module) -> int:
             module.training = training
     shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
     if not isinstance(features, Tensor) or features.ndim != 4 or features.shape[2:] != (side, side):
-        raise InputError(f"no out_channels: an encoder maps (B, 3, H, W) to (B, C, H, W), {name} maps "
-                         f"(1, 3, {side}, {side}) to {shape}")  # fmt: skip
+        raise InputError(
+            f"no out_channels: an encoder maps (B, 3, H, W) to (B, C, H, W), {name} maps "
+            f"(1, 3, {side}, {side}) to {shape}"
+        )
     return features.shape[1]

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igconv.errors import InputError, choose, positive_integer, positive_integers
-from igconv.models.hypernetwork import HyperNetwork, cell_centres, conv_subpixels
+from igconv.models.hypernetwork import GroupedLinear, HyperNetwork, cell_centres, conv_subpixels
 from igconv.models.strict import REQUIRED, load_strict, with_defaults
 
 # Constructor arguments of the authors' modules that have a default, and `dim`, which has none.
@@ -137,10 +137,9 @@ class IGConv(nn.Module):
         with torch.autocast(constants.device.type, enabled=False):
             return constants + self.hyper.entries(self.bias_freq, self.bias_amplitude, scale).flatten()
 
-    def forward(self, features: Tensor, scale: int, residual: Tensor | None = None) -> Tensor:
-        """``residual`` (B, 3 r^2, H, W) is added before the shuffle (an argument the authors' module has too)."""
-        subpixels = conv_subpixels(features, self.kernel_bank(scale), self.constants(scale))
-        return F.pixel_shuffle(subpixels if residual is None else subpixels + residual, scale)
+    def forward(self, features: Tensor, scale: int) -> Tensor:
+        """features (B, C, H, W) -> (B, 3, r H, r W)."""
+        return F.pixel_shuffle(conv_subpixels(features, self.kernel_bank(scale), self.constants(scale)), scale)
 
     @torch.no_grad()
     def instantiate(self, scale: int) -> nn.Module:
@@ -175,8 +174,9 @@ class IGSample(nn.Module):
                 nn.init.trunc_normal_(parameter, std=0.01)
             # Scope rows zero: sigmoid(0) / 2 = 0.25 of the offset at the start, as in DySample. The two offset
             # rows are repeated over (axis, colour) as the authors do, which gives G the axes swapped.
-            last = self.hyper.query_kernel[-1].weight
-            last[:6], last[6:] = last[:2].repeat(3, 1), 0
+            last = self.hyper.query_kernel[-1]
+            assert isinstance(last, GroupedLinear)
+            last.weight[:6], last.weight[6:] = last.weight[:2].repeat(3, 1), 0
 
     def kernel_bank(self, scale: int) -> Tensor:
         """(12 r^2, C, k, k): first the 6 r^2 offset kernels, then the 6 r^2 scope kernels."""

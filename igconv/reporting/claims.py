@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from igconv.reporting import findings
-from igconv.reporting.tables import final_forms, over_all_sets
+from igconv.reporting.tables import ablation, final_forms, of_main, over_all_sets
 from igconv.reporting.verdicts import (
     COLUMNS,
     FIGURE_TOLERANCE,
@@ -24,6 +24,7 @@ from igconv.reporting.verdicts import (
 )
 from igconv.study import results
 from igconv.study.labels import INGREDIENTS, run_label
+from igconv.study.run import Run
 
 
 def psnr(difference: pd.DataFrame) -> list[dict]:
@@ -49,20 +50,16 @@ def psnr(difference: pd.DataFrame) -> list[dict]:
     return _collapsed(lines)
 
 
-def ingredients(ablation: pd.DataFrame) -> list[dict]:
-    """Each ingredient of IGConv+ helps, there and elsewhere: `igconv.reporting.tables.ablation`."""
-    names = dict.fromkeys(INGREDIENTS.values())
-    if ablation.empty:
-        return [line(f"{name} helps", "", "dB", "needs own runs") for name in names]
+def ingredients(effects: pd.DataFrame) -> list[dict]:
+    """Each ingredient of IGConv+ helps, there and elsewhere: `igconv.reporting.tables.effects`."""
+    if effects.empty:
+        return [line(f"{ingredient.label} helps", "", "dB", "needs own runs") for ingredient in INGREDIENTS]
     lines = []
-    for row in over_all_sets(ablation).itertuples():
-        sign = -1 if row.change == "left out" else 1
-        value, low, high = sign * row.difference_db, *sorted((sign * row.low_db, sign * row.high_db))
-        change, kind = ("left out of", "lost without it") if sign < 0 else ("added to", "gained with it")
+    for row in over_all_sets(ablation(effects)).itertuples():
         lines.append(line(
-            f"{row.ingredient} helps", f"{row.encoder}, {change} {row.reference}", "dB",
-            f"PSNR-Y {kind}; {row.images} images, {seed_count(row.seeds)}", f"x{row.scale}", value, low, high, 0.0,
-            above(value, low, high, 0.0, row.seeds),
+            f"{row.ingredient} helps", f"{row.encoder}, {row.within} with it minus without", "dB",
+            f"PSNR-Y gained by it; {row.images} images, {seed_count(row.seeds)}", f"x{row.scale}", row.difference_db,
+            row.low_db, row.high_db, 0.0, above(row.difference_db, row.low_db, row.high_db, 0.0, row.seeds),
         ))  # fmt: skip
     return _collapsed(lines)
 
@@ -82,12 +79,12 @@ def _collapsed(lines: list[dict]) -> list[dict]:
     return kept
 
 
-def training(budget: pd.DataFrame) -> list[dict]:
+def training(budget: pd.DataFrame, runs: dict[str, Run]) -> list[dict]:
     """A third of the training budget and of storage, own runs: `igconv.analysis.budget.budget_summary`."""
     lines, columns = [], dict(images="training images", training_seconds="training time",
                               stored_parameters="stored parameters, own runs")  # fmt: skip
-    plain = budget[budget.variant == ""] if len(budget) else pd.DataFrame(columns=["encoder", "upsampler", *columns])
-    for encoder, group in plain.groupby("encoder", sort=False):
+    main = of_main(budget, runs.values()) if len(budget) else pd.DataFrame(columns=["encoder", "upsampler", *columns])
+    for encoder, group in main.groupby("encoder", sort=False):
         means = group.groupby("upsampler")[list(columns)].mean()
         for model in ("igconv", "igconv+"):
             if {"spconv", model} <= set(means.index):
@@ -171,10 +168,11 @@ def per_scale(found: pd.DataFrame) -> pd.DataFrame:
     return table[["claim", "about", *scales, "verdict"]]
 
 
-# Claim functions and the tables they take, below results/<profile>/, in the order of the table of claims.
-CLAIMS: dict[str, tuple[Callable[[pd.DataFrame], list[dict]], str]] = {
+# Claim functions and the tables they take, below results/<profile>/, in the order of the table of claims. Those of
+# `OF_RUNS` take the runs of the profile as well, because the rows of their tables do not have what was trained.
+CLAIMS: dict[str, tuple[Callable[..., list[dict]], str]] = {
     "psnr": (psnr, "tables/fixed_vs_multi"),
-    "ingredients": (ingredients, "tables/ablation"),
+    "ingredients": (ingredients, "tables/effects"),
     "training": (training, "tables/budget"),
     "stored": (stored, "analysis/efficiency/stored"),
     "costs": (lambda table: costs(table, paper_figure()), "analysis/efficiency/upsamplers"),
@@ -187,6 +185,7 @@ CLAIMS: dict[str, tuple[Callable[[pd.DataFrame], list[dict]], str]] = {
     "frequency_loss": (findings.frequency_loss, "analysis/spectrum/bands"),
     "unseen": (findings.unseen, "analysis/unseen/summary"),
 }
+OF_RUNS = (training, findings.frequency_loss)
 
 
 def paper_figure() -> pd.DataFrame:
@@ -205,7 +204,12 @@ def read(profile: str) -> dict[str, pd.DataFrame]:
     return found
 
 
-def claims(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """`COLUMNS`: every claim judged on the table of its name in `CLAIMS`; missing tables count as empty."""
-    lines = [found for name, (judge, _) in CLAIMS.items() for found in judge(tables.get(name, pd.DataFrame()))]
+def claims(tables: dict[str, pd.DataFrame], runs: dict[str, Run]) -> pd.DataFrame:
+    """`COLUMNS`: every claim judged on the table of its name in `CLAIMS`; missing tables count as empty.
+
+    ``runs``: of the profile that the tables are of.
+    """
+    lines = []
+    for name, (judge, _) in CLAIMS.items():
+        lines += judge(tables.get(name, pd.DataFrame()), *((runs,) if judge in OF_RUNS else ()))
     return pd.DataFrame(lines, columns=list(COLUMNS))

@@ -4,7 +4,9 @@ import pandas as pd
 
 from igconv.evaluation.statistics import mean_interval
 from igconv.reporting.verdicts import KEPT, NOISE_DB, above, line, scale_names, seed_count, together
-from igconv.study.labels import REFERENCES, run_label
+from igconv.study.comparisons import one_ingredient_apart
+from igconv.study.labels import FREQUENCY_LOSS, run_label
+from igconv.study.run import Run
 
 SPLIT = 0.25  # cycles per pixel, above which a frequency is high
 REFITTED = "predicted, gain and bias refitted"
@@ -164,25 +166,21 @@ def low_first(order: pd.DataFrame) -> list[dict]:
     return lines or [line(claim, "", "correlation", "needs own runs")]
 
 
-def frequency_loss(bands: pd.DataFrame) -> list[dict]:
-    """The frequency loss lowers the error at high frequencies: ``analysis/spectrum/bands.csv``, runs of equal steps."""
+def frequency_loss(bands: pd.DataFrame, runs: dict[str, Run]) -> list[dict]:
+    """The frequency loss lowers the error at high frequencies: ``analysis/spectrum/bands.csv``, runs that have it alone
+    or lack it alone against those that are as their upsampler is defined, and otherwise equal."""
     from igconv.analysis.spectrum import differences
 
     claim, lines = f"The frequency loss lowers the error above {SPLIT} cycles/px", []
-    kinds = set(zip(bands.upsampler, bands.variant, strict=True)) if len(bands) else set()
-    whole = {
-        upsampler: next((variant for variant in REFERENCES if (upsampler, variant) in kinds), None)
-        for upsampler in ("igconv+", "igconv", "spconv")
-    }
-    for upsampler, with_it, without in (
-        ("igconv+", whole["igconv+"], "no_fft"), ("igconv", "fft", whole["igconv"]), ("spconv", "fft", whole["spconv"]),
-    ):  # fmt: skip
-        if {(upsampler, with_it), (upsampler, without)} <= kinds:
-            own = bands[(bands.upsampler == upsampler) & bands.variant.isin([with_it, without])]
-            row = differences(own, upsampler, without, split=SPLIT).iloc[-1]
+    known = set(bands.run) if len(bands) else set()
+    for one in one_ingredient_apart(run for run in runs.values() if run.name in known):
+        if one.ingredient == FREQUENCY_LOSS and one.within:
+            having, without = ({run.name for run in side} for side in (one.having, one.without))
+            own = bands[bands.run.isin(having | without)]
+            row = differences(own, without, split=SPLIT).iloc[-1]
             # The claim is a fall, `above` judges a rise.
             verdict = above(-row.difference_db, -row.high_db, -row.low_db, 0.0, row.seeds)
-            lines.append(line(claim, f"{run_label(upsampler, with_it)} minus {run_label(upsampler, without)}", "dB",
+            lines.append(line(claim, f"{one.having[0].label} minus {one.without[0].label}", "dB",
                                f"relative error energy, mean over bands; {row.images} images, {seed_count(row.seeds)}",
                                scale_names(own.scale), row.difference_db, row.low_db, row.high_db, 0.0,
                                verdict))  # fmt: skip

@@ -4,27 +4,29 @@ A row is one image at one scale (`igconv.evaluation.benchmark.ROW`). Differences
 intervals are a bootstrap over images and over seeds (`igconv.evaluation.statistics.crossed_interval`).
 """
 
+from collections.abc import Iterable
 from itertools import product
-from operator import attrgetter
 
 import pandas as pd
 
 from igconv.evaluation.statistics import paired_difference
 from igconv.files import write as write_file
 from igconv.study import results
-from igconv.study.labels import BASELINE_OF, INGREDIENTS, MAIN_VARIANTS, NAMES, PAPER_ENCODERS, run_label
-from igconv.study.runs import Run
+from igconv.study.comparisons import ablations, one_ingredient_apart
+from igconv.study.labels import BASELINE_OF, NAMES, PAPER_ENCODERS, run_label
+from igconv.study.run import Run
 
 # how a multi-scale model is compared with fixed-scale ones -> whether a pair of runs is compared so
 BUDGETS = {
-    "equal steps per model": lambda multi, fixed: {multi.variant, fixed.variant} <= set(MAIN_VARIANTS),
-    "equal total steps": lambda multi, fixed: multi.variant in MAIN_VARIANTS and fixed.variant == "third",
-    "equal steps and frequency loss": lambda multi, fixed: (
-        fixed.variant == "fft"
-        and multi.initialisation == "authors"
-        and (multi.steps, multi.frequency_weight, multi.start_from) == (fixed.steps, fixed.frequency_weight, "")
+    "equal steps per model": lambda multi, fixed: multi.is_main and fixed.is_main,
+    "equal total steps": lambda multi, fixed: (
+        multi.is_main and fixed.is_plain and not fixed.change and fixed.steps == multi.steps // len(multi.scales)
     ),
-}
+    "equal steps and frequency loss": lambda multi, fixed: (
+        multi.is_plain and fixed.is_plain and fixed.frequency_weight > 0
+        and (multi.steps, multi.frequency_weight) == (fixed.steps, fixed.frequency_weight)
+    ),
+}  # fmt: skip
 PAPER_TABLES = ("table2_div2k", "table3_df2k", "table4_pretrain")
 
 
@@ -68,8 +70,8 @@ def main(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
     scales = sorted({scale for run in runs.values() for scale in run.scales})
     families: dict[tuple, list[Run]] = {}
     for run in runs.values():
-        kind = "one per scale" if len(run.scales) == 1 else "one for all"
-        families.setdefault((run.encoder, run_label(run.upsampler, run.variant), kind), []).append(run)
+        kind = "one per scale" if run.is_fixed_scale else "one for all"
+        families.setdefault((run.encoder, run.label, kind), []).append(run)
     lines = []
     if (rows.run == "bicubic").any():
         families = {("", "bicubic", ""): [], **families}
@@ -95,13 +97,14 @@ def _per_set(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def over_all_sets(difference: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `fixed_vs_multi` or `ablation` over all images, without those of single sets."""
+    """The rows of `fixed_vs_multi` or `effects` over all images, without those of single sets."""
     return difference[difference.dataset == "all"] if "dataset" in difference else difference
 
 
-def _changed(run: Run) -> str:
-    """The variant of a run that has an ingredient added or left out, else nothing."""
-    return run.variant if run.variant in INGREDIENTS else ""
+def of_main(table: pd.DataFrame, runs: Iterable[Run]) -> pd.DataFrame:
+    """The rows, with encoder, upsampler and variant, of runs from scratch that stand for their model."""
+    kinds = {(run.encoder, run.upsampler, run.variant) for run in runs if run.is_main and not run.start_from}
+    return table[[kind in kinds for kind in zip(table.encoder, table.upsampler, table.variant, strict=True)]]
 
 
 def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
@@ -113,79 +116,56 @@ def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
     frequency loss, unless the fixed-scale models were given it, too: with these every model with the loss is compared,
     those with an ingredient added or left out among them.
     """
-    lines = []
+    lines, changed = [], ablations(runs.values())
+    labels = {name: run.label if name in changed else run_label(run.upsampler) for name, run in runs.items()}
     for encoder in dict.fromkeys(run.encoder for run in runs.values() if run.encoder not in BASELINE_OF):
         own = [run for run in runs.values() if BASELINE_OF.get(run.encoder, run.encoder) == encoder]
-        for upsampler, changed, (budget, comparable), baseline in product(
-            ("igconv", "igconv+"), ("", *INGREDIENTS), BUDGETS.items(), ("spconv", "spconv+")
-        ):
-            models = [run for run in own if run.upsampler == upsampler and _changed(run) == changed]
+        multis: dict[str, list[Run]] = {}
+        for run in sorted(own, key=lambda run: run.upsampler):
+            if run.family == "igconv":
+                multis.setdefault(labels[run.name], []).append(run)
+        for model, (budget, comparable), baseline in product(multis, BUDGETS.items(), ("spconv", "spconv+")):
             pairs = [
-                (multi, fixed) for multi in models
-                for fixed in own if fixed.upsampler == baseline and len(fixed.scales) == 1 and comparable(multi, fixed)
+                (multi, fixed) for multi in multis[model]
+                for fixed in own if fixed.upsampler == baseline and fixed.is_fixed_scale and comparable(multi, fixed)
             ]  # fmt: skip
             for scale in sorted({s for _, fixed in pairs for s in fixed.scales}):
                 multi, fixed = ({pair[i].name for pair in pairs if scale in pair[1].scales} for i in (0, 1))
                 for dataset, part in _per_set(rows).items():
                     lines.append(dict(
-                        encoder=encoder, model=run_label(upsampler, changed), baseline=run_label(baseline),
-                        budget=budget, scale=scale, dataset=dataset, **paired_difference(part, multi, fixed, scale),
+                        encoder=encoder, model=model, baseline=run_label(baseline), budget=budget, scale=scale,
+                        dataset=dataset, **paired_difference(part, multi, fixed, scale),
                     ))  # fmt: skip
     return pd.DataFrame(lines)
 
 
-def ablation(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
-    """Each variant with an ingredient added or left out against the runs of equal steps that it differs from
-    (``reference``); rows as those of `fixed_vs_multi`."""
-    lines, kind = [], attrgetter("encoder", "upsampler", "variant")
-    same = attrgetter("encoder", "upsampler", "scales", "steps", "start_from", "freeze_encoder", "initialisation")
-    for one in dict.fromkeys(kind(run) for run in runs.values() if run.variant in INGREDIENTS):
-        encoder, upsampler, variant = one
-        changed = [run for run in runs.values() if kind(run) == one]
-        for scale in sorted({s for run in changed for s in run.scales}):
-            own = {run.name: same(run) for run in changed if scale in run.scales}
-            reference = [
-                run.name for run in runs.values() if same(run) in own.values() and run.variant not in INGREDIENTS
-            ]
-            for dataset, part in _per_set(rows).items():
-                lines.append(dict(
-                    encoder=encoder, model=run_label(upsampler, variant), reference=run_label(upsampler),
-                    ingredient=INGREDIENTS[variant], change="left out" if variant.startswith("no_") else "added",
-                    scale=scale, dataset=dataset, **paired_difference(part, own, reference, scale),
-                ))  # fmt: skip
-    return pd.DataFrame(lines)
-
-
 def effects(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
-    """What each ingredient of IGConv+ changes beside which others: every pair of multi-scale runs that differ in one
-    ingredient alone. Over the images of all sets.
+    """What each ingredient of IGConv+ changes beside which others: runs that have it minus runs that lack it alone.
 
-    Returns: encoder, ingredient, beside (the others that both have), scale, and `paired_difference`, with - without.
+    Returns: encoder, model (what has the ingredients: SPConv, IGConv), ingredient, beside (the others that both have),
+        within (the model that the ingredient is added to alone, or completes; empty where both are in between), scale,
+        dataset (as in `fixed_vs_multi`), and `paired_difference`: above zero the ingredient helps.
     """
-    names = dict(zip(dict.fromkeys(INGREDIENTS.values()), ("frequency_weight", "igsample", "dihedral"), strict=True))
-    same = attrgetter("encoder", "scales", "steps", "start_from", "freeze_encoder", "initialisation")
-    kinds: dict[tuple, list[Run]] = {}
-    for run in runs.values():
-        if run.upsampler.startswith("igconv"):
-            present = frozenset(name for name, field in names.items() if getattr(run, field))
-            kinds.setdefault((same(run), present), []).append(run)
     lines = []
-    for name, ((settings, others), without) in product(names, kinds.items()):
-        having = kinds.get((settings, others | {name}))
-        if name in others or not having:
-            continue
-        for scale in without[0].scales:
+    for one in one_ingredient_apart(runs.values()):
+        for scale, (dataset, part) in product(one.scales, _per_set(rows).items()):
+            having, without = ([run.name for run in side if scale in run.scales] for side in (one.having, one.without))
             lines.append(dict(
-                encoder=without[0].encoder, ingredient=name, scale=scale,
-                beside=", ".join(other for other in names if other in others) or "nothing",
-                **paired_difference(rows, [r.name for r in having], [r.name for r in without], scale),
+                encoder=one.having[0].encoder, model=run_label(one.having[0].family), ingredient=one.ingredient.label,
+                beside=", ".join(other.label for other in one.beside) or "nothing", within=one.within, scale=scale,
+                dataset=dataset, **paired_difference(part, having, without, scale),
             ))  # fmt: skip
     return pd.DataFrame(lines)
 
 
+def ablation(difference: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `effects` that the paper's ablation shows: IGConv+ without one ingredient, another model with one."""
+    return difference[difference.within != ""] if len(difference) else difference
+
+
 def is_alternative(run: Run) -> bool:
     """Whether a run is what a user might pick instead of IGConv: one encoder with a head per scale, or LIIF."""
-    return run.upsampler == "liif" or (run.upsampler.startswith("spconv") and len(run.scales) > 1)
+    return run.upsampler == "liif" or (run.upsampler in ("spconv", "spconv+") and not run.is_fixed_scale)
 
 
 def alternatives(rows: pd.DataFrame, runs: dict[str, Run], costs: pd.DataFrame) -> pd.DataFrame:
@@ -199,15 +179,13 @@ def alternatives(rows: pd.DataFrame, runs: dict[str, Run], costs: pd.DataFrame) 
         encoder, model, networks, steps, PSNR-Y in dB per scale (means over the images of all sets), and of one network
         at one scale latency_ms, parameters and peak_memory_mib. Empty for a study without such runs.
     """
-    others = [run for run in runs.values() if is_alternative(run)]
+    others, changed = [run for run in runs.values() if is_alternative(run)], ablations(runs.values())
     lines: dict[tuple, dict] = {}
     for run in runs.values():
         beside = next((o for o in others if (o.encoder, o.steps, o.seed) == (run.encoder, run.steps, run.seed)), None)
-        plain = run.initialisation == "authors" and run.variant not in INGREDIENTS and not run.start_from
-        if beside is None or not plain or run.upsampler == "spconv+":
+        if beside is None or not run.is_plain or run.name in changed or run.upsampler == "spconv+":
             continue
-        label = run_label(run.upsampler, run.variant)
-        networks = "one for all" if len(run.scales) > 1 else "one per scale"
+        label, networks = run.label, "one per scale" if run.is_fixed_scale else "one for all"
         key = (run.encoder, label, networks)
         line = lines.setdefault(key, dict(zip(("encoder", "model", "networks"), key, strict=True), steps=run.steps))
         own = rows[rows.run == run.name]

@@ -1,4 +1,5 @@
 """What is run and where its results are: decides everything, computes nothing.
 
-Read `runs` first: the one table of all trainings; `results` says where their files lie, `labels` what people call them.
+Read `runs` first: the one table of all trainings. `run` is one of them, `comparisons` says which are compared,
+`results` where their files lie, `labels` what people call them.
 """

@@ -17,7 +17,7 @@ from igconv.files import write
 
 # Columns that hold text also where it looks like a number: image 0801, hash 12345e678901, scales "2".
 TEXT_COLUMNS = ("run", "encoder", "upsampler", "variant", "train_scales", "scales", "dataset", "image",
-                "weights_sha256", "settings_hash")  # fmt: skip
+                "weights_sha256", "settings_hash", "within")  # fmt: skip
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -1,97 +1,16 @@
 """THE table of runs: what is trained, for how long and on what, per profile.
 
-A run is one frozen record; an ablation is written as its difference from the run it is taken from. The driver,
-the notebooks and the command line read this table and nothing else decides settings.
+A run is one frozen record (`igconv.study.run.Run`); an ablation is written as its difference from the run it is taken
+from. The driver, the notebooks and the command line read this table and nothing else decides settings. What a variant
+is called is written here; whatever compares runs asks for their settings.
 """
 
-import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 from igconv.errors import choose
-
-# A published head's biases carry the brightness of an image where its encoder subtracts no mean, and IGConv has none.
-WITH_CONSTANT = "+constant"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training. Field order: identity, model, budget and optimiser, data, bookkeeping."""
-
-    profile: str
-    encoder: str
-    upsampler: str
-    scales: tuple[int, ...] = (2, 3, 4)
-    variant: str = ""  # what distinguishes an ablation, e.g. "no_fft"
-    seed: int = 0
-
-    dihedral: bool = False
-    igsample: bool = False
-    hidden_dim: int = 256
-    num_layers: int = 4
-    max_scale: int = 4
-    initialisation: str = "authors"  # of IGConv's hyper-network; "spconv": kernels that start like stored ones
-    width: int = 0  # of the convolution that SPConv+ starts with; 0: none
-
-    steps: int = 300_000  # optimiser steps
-    micro_batches: int = 4  # gradients averaged per step, each with a scale of its own
-    micro_batch_size: int = 4
-    lr_patch: int = 48  # side of the LR patch in pixels, the same at every scale
-    learning_rate: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    milestones: tuple[int, ...] = ()  # steps after which the rate is halved; none means cosine
-    gamma: float = 0.5
-    final_rate: float = 0.0  # where the cosine ends
-    warmup: int = -1
-    ema: float = 0.999  # 0 turns the moving average off
-    frequency_weight: float = 0.0  # of the frequency loss beside L1
-    clip_norm: float = 0.0  # largest norm of the gradient; 0: not clipped
-    precision: str = "32-true"  # of Lightning Fabric; also "bf16-mixed" and "16-mixed"
-    # Weights to start from: another run of the profile (the whole model), or published weights: the encoder alone, or,
-    # with WITH_CONSTANT behind their name, with the constant that their head adds to each colour.
-    start_from: str = ""
-    freeze_encoder: bool = False  # train the upsampler only
-
-    train_sets: tuple[str, ...] = ()
-    test_sets: tuple[str, ...] = ()
-    degradation: str = "pil"
-
-    record_every: int = 100
-    validate_every: int = 5_000  # 0: never
-    checkpoint_every: int = 5_000
-    threads: int = 0  # CPU threads, part of what makes a run repeatable; 0: all
-
-    @property
-    def name(self) -> str:
-        """``<encoder>-<upsampler>[-<variant>][-x<scales>]-s<seed>``; the scales are left out for 2, 3, 4."""
-        scales = "" if self.scales == (2, 3, 4) else "x" + "".join(map(str, self.scales))
-        return "-".join(part for part in (self.encoder, self.upsampler, self.variant, scales, f"s{self.seed}") if part)
-
-    @property
-    def batch(self) -> int:
-        return self.micro_batches * self.micro_batch_size
-
-    def model_options(self) -> dict:
-        """Arguments of `igconv.build_model` after encoder and upsampler."""
-        options = dict(scales=self.scales)
-        if self.upsampler == "spconv+" and self.width:
-            options |= dict(width=self.width)
-        if self.upsampler == "liif":
-            options |= dict(hidden_dim=self.hidden_dim, num_layers=self.num_layers)
-        if self.upsampler.startswith("igconv"):
-            options |= dict(hidden_dim=self.hidden_dim, num_layers=self.num_layers, max_scale=self.max_scale,
-                            dihedral=self.dihedral, igsample=self.igsample,
-                            initialisation=self.initialisation)  # fmt: skip
-        return options
-
-    def config(self) -> dict:
-        return asdict(self)
-
-    def config_hash(self) -> str:
-        """12 hex digits over every field; two runs with the same hash are the same training."""
-        return hashlib.sha256(json.dumps(self.config(), sort_keys=True).encode()).hexdigest()[:12]
-
+from igconv.study.labels import INGREDIENTS, SPCONV_START, Change
+from igconv.study.run import WITH_CONSTANT, Run
 
 PLUS = dict(dihedral=True, igsample=True, frequency_weight=0.05)
 
@@ -112,26 +31,18 @@ def igconv_plus(base: Run) -> Run:
 def started_like_spconv(runs: list[Run]) -> list[Run]:
     """The same runs with a hyper-network whose kernels start like those of an SPConv."""
     return [
-        replace(run, variant=f"{run.variant}_spconv_init".strip("_"), initialisation="spconv") for run in runs
+        replace(run, variant=f"{run.variant}_{SPCONV_START}".strip("_"), initialisation="spconv") for run in runs
     ]  # fmt: skip
 
 
 def left_out(plus: Run) -> list[Run]:
     """IGConv+ without each of its three ingredients."""
-    return [
-        replace(plus, variant="no_fft", frequency_weight=0.0),
-        replace(plus, variant="no_igsample", igsample=False),
-        replace(plus, variant="no_dihedral", dihedral=False),
-    ]
+    return [replace(plus, variant=Change(i, False).variant, **{i.field: type(PLUS[i.field])()}) for i in INGREDIENTS]
 
 
 def added(plain: Run) -> list[Run]:
     """IGConv with each of the three ingredients of IGConv+ alone."""
-    return [
-        replace(plain, variant="fft", frequency_weight=PLUS["frequency_weight"]),
-        replace(plain, variant="igsample", igsample=True),
-        replace(plain, variant="dihedral", dihedral=True),
-    ]
+    return [replace(plain, variant=Change(i, True).variant, **{i.field: PLUS[i.field]}) for i in INGREDIENTS]
 
 
 def _sample() -> list[Run]:
@@ -158,7 +69,7 @@ def _smoke() -> list[Run]:
     small = dict(profile="smoke", steps=6, lr_patch=16, record_every=2, validate_every=6, checkpoint_every=2)
     left_out = ("no_igsample", "no_dihedral")
     return [replace(run, **small) for run in _sample() if run.seed == 0 and run.variant not in left_out
-            and run.name != "edsr_tiny-igconv+-spconv_init-s0"]  # fmt: skip
+            and (run.upsampler, run.initialisation) != ("igconv+", "spconv")]  # fmt: skip
 
 
 def _benchmark() -> list[Run]:
@@ -282,8 +193,8 @@ def _paper() -> list[Run]:
     hat_tuning = dict(train_sets=("DF2K",), steps=250_000, learning_rate=1e-5, milestones=(125_000, *late[1:]))
     atd_tuning = dict(steps=250_000, lr_patch=96, milestones=late)
 
-    def width_64(run: Run) -> Run:
-        return replace(run, width=64)
+    def width_64(runs: list[Run]) -> list[Run]:
+        return [replace(run, width=64) for run in runs]
 
     return [
         *fixed(edsr, "spconv+", (2, 3, 4)), igconv(edsr), igconv_plus(edsr),
@@ -294,11 +205,11 @@ def _paper() -> list[Run]:
         igconv(light), igconv_plus(light),
         *fixed(smfanet, "spconv", (2, 3, 4)), igconv(smfanet), igconv_plus(smfanet),
         replace(igconv_plus(plksr), frequency_weight=0.02),
-        *fixed(width_64(srformer), "spconv+", (2, 3, 4)), igconv(srformer), igconv_plus(srformer),
-        *fixed(width_64(mambair), "spconv+", (2, 3, 4)), igconv(mambair), igconv_plus(mambair),
+        *width_64(fixed(srformer, "spconv+", (2, 3, 4))), igconv(srformer), igconv_plus(srformer),
+        *width_64(fixed(mambair, "spconv+", (2, 3, 4))), igconv(mambair), igconv_plus(mambair),
         replace(igconv_plus(mambair), scales=(2, 3, 4, 5, 6, 7, 8), max_scale=8, micro_batches=16, train_sets=("DFL",)),
-        *tuned([*fixed(width_64(hat), "spconv+", (2, 3, 4)), igconv_plus(hat)], **hat_tuning),
-        *tuned(fixed(width_64(atd), "spconv+", (2, 3, 4)), **atd_tuning),
+        *tuned([*width_64(fixed(hat, "spconv+", (2, 3, 4))), igconv_plus(hat)], **hat_tuning),
+        *tuned(width_64(fixed(atd, "spconv+", (2, 3, 4))), **atd_tuning),
         *tuned([igconv_plus(atd)], **atd_tuning, frequency_weight=0.02),
     ]  # fmt: skip
 

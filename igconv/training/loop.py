@@ -7,7 +7,7 @@ to resume is to run the same command again.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -103,19 +103,16 @@ def _own_settings(threads: int) -> Iterator[None]:
 
 def _launched(
     run: Run, accelerator: str, devices: int, wait: bool, nodes: int, graphs: bool, model: SuperResolver | None
-) -> Iterator[dict]:
+) -> Generator[dict, None, None]:
     """`train` on the devices that it gets."""
-    try:  # imported here, because it takes seconds
-        from lightning_fabric import Fabric
-    except ImportError:  # the same engine inside the larger package
-        from lightning.fabric import Fabric
+    from lightning_fabric import Fabric  # here, because it takes seconds
 
     with ExitStack() as lease:
         chosen: int | list[int] = devices
         gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
         if gpus > 1 and devices == nodes == 1 and not is_torchelastic_launched():
             chosen = [lease.enter_context(leased_gpu(gpus))]
-        fabric = Fabric(accelerator=accelerator, devices=chosen, num_nodes=nodes, precision=run.precision)
+        fabric = Fabric(accelerator=accelerator, devices=chosen, num_nodes=nodes, precision=run.precision)  # pyright: ignore[reportArgumentType]
         fabric.launch()
         yield from _checked(run, fabric, wait, graphs, model)
 

@@ -5,13 +5,14 @@ import copy
 import torch
 from torch import Tensor
 
-from igconv.data import cache, datasets
+from igconv.data import cache, datasets, leaks
 from igconv.data.patches import PatchSource
 from igconv.errors import InputError, reason
 from igconv.models import checkpoints
 from igconv.models.super_resolver import SuperResolver, build_model
 from igconv.study import results
-from igconv.study.runs import WITH_CONSTANT, Run, runs_of
+from igconv.study.run import WITH_CONSTANT, Run
+from igconv.study.runs import runs_of
 
 
 def training_patches(run: Run) -> PatchSource:
@@ -20,7 +21,7 @@ def training_patches(run: Run) -> PatchSource:
         datasets.image_set(name).paths()  # what is missing is said before the first step
     sets = [cache.decoded(name) for name in run.train_sets]
     pixels = {stem: digest for images in sets for stem, digest in zip(images.names, images.pixels_sha256, strict=True)}
-    datasets.refuse_leaks(run.train_sets, pixels)
+    leaks.refuse_leaks(run.train_sets, pixels)
     images = [image for decoded in sets for image in decoded.images]
     return PatchSource(images, run.scales, run.lr_patch, run.micro_batch_size, run.seed, run.degradation)
 

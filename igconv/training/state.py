@@ -50,7 +50,7 @@ class State:
         self.model.mark_forward_method("multi_scale")
 
     @property
-    def result(self) -> nn.Module:
+    def result(self) -> SuperResolver:
         """The weights that the run gives: the moving average if it has one."""
         return self.ema if self.run.ema else self.raw
 

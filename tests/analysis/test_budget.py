@@ -12,7 +12,7 @@ from igconv import InputError, build_model, files
 from igconv.analysis import budget as budgets
 from igconv.models import checkpoints
 from igconv.study import results
-from igconv.study.runs import runs_of
+from igconv.study.runs import igconv_plus, runs_of
 
 
 @pytest.fixture
@@ -21,13 +21,15 @@ def trained(tmp_path, monkeypatch):
     monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path))
     base = next(iter(runs_of("smoke").values()))
     runs = [replace(base, upsampler="spconv", scales=(s,)) for s in (2, 3, 4)]
-    runs += [replace(base, upsampler="igconv", scales=(2, 3, 4)), replace(base, upsampler="igconv+", scales=(2, 3, 4))]
+    multi = replace(base, upsampler="igconv", scales=(2, 3, 4))
+    runs += [multi, igconv_plus(multi)]
     torch.manual_seed(0)
     for run in runs[:-1]:
         folder = results.run_folder(run.profile, run.name)
         model = build_model(run.encoder, run.upsampler, **run.model_options())
         checkpoints.save(model, folder / "model.safetensors")
         record = dict(step=[3, 6], seconds=[1.0, 2.5], peak_memory_mb=[90, 100], psnr_y_db=[np.nan, 20.0])
+        record |= dict(loss=[0.5, 0.25])
         pd.DataFrame(record).to_csv(folder / "record.csv", index=False)
         results.write_json(dict(device="abacus"), folder / "provenance.json")
     return runs
@@ -47,6 +49,19 @@ def test_training_budget_of_three_models_against_one(trained):
     assert math.isclose(three.training_seconds, 7.5)
     assert three.images == 3 * one.images
     assert three.stored_parameters == budget.stored_parameters.iloc[:3].sum()
+
+
+def test_records_stand_below_each_other_and_a_training_is_put_into_words(trained):
+    records = budgets.training_records(trained)
+    assert records.run.tolist() == [run.name for run in trained[:-1] for _ in range(2)]
+    assert records.upsampler.unique().tolist() == ["spconv", "igconv"]
+    assert budgets.training_records(trained[-1:]).empty
+    assert budgets.training_in_words(trained[0]) == (
+        f"{trained[0].name}: 6 steps of {trained[0].batch} patches in 2 s on abacus; loss 0.2500, 20.00 dB on the "
+        "validation crops (mean over ×2)"
+    )
+    with pytest.raises(InputError, match="not trained yet"):
+        budgets.training_in_words(trained[-1])
 
 
 def test_costs_of_every_run_of_a_table(trained):

@@ -1,7 +1,9 @@
 """Kernel banks before the first step: statistics with known answers, and how the two initialisations start."""
 
 import math
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -121,3 +123,46 @@ def test_a_table_of_starts():
     ranks = table.groupby("model").gradient_rank.mean()
     assert ranks["authors"] == pytest.approx(1, abs=0.05)
     assert ranks["spconv"] > 1.3
+
+
+def test_untrained_models_differ_in_what_their_name_says(photograph):
+    base = get_run("smoke", "edsr_tiny-igconv-s0")
+    models = initialisation.untrained(base, seeds=2)
+    assert [(name, seed) for name, seed, _ in models] == [
+        (name, seed) for seed in (0, 1) for name in ("SPConv", "IGConv, the authors' start", "IGConv, SPConv's start")
+    ]
+    assert [model.config.get("initialisation") for _, _, model in models[:3]] == [None, "authors", "spconv"]
+    batches = initialisation.batches(photograph(50, 99), (2, 3))
+    assert [tuple(z.shape) for z in batches[3]] == [(1, 3, 16, 16), (1, 3, 48, 48)]
+    assert 0 <= batches[2][0].min() < batches[2][1].max() <= 1
+
+
+def test_runs_are_compared_with_those_that_differ_in_the_start_alone():
+    """Not with shorter ones, and not with those of another upsampler."""
+    base = get_run("smoke", "edsr_tiny-igconv-s0")
+    started = replace(base, variant="spconv_init", initialisation="spconv")
+    shorter = replace(base, variant="short", steps=2)
+    changed = get_run("sample", "edsr_tiny-igconv+-no_fft-s0")  # of a name that another upsampler could not have
+    psnr = {base: 30.0, started: 31.0, shorter: 10.0, replace(base, upsampler="spconv"): 20.0, changed: 5.0}
+    rows = [
+        dict(run=run.name, seed=run.seed, dataset="d", image=image, scale=scale, psnr_y_db=value, ssim_y=0.5)
+        for run, value in psnr.items()
+        for image in "ab"
+        for scale in (2, 3, 4)
+    ]
+    rows = pd.DataFrame(rows)
+    table = initialisation.difference(rows, list(psnr))
+    assert table.scale.tolist() == [2, 3, 4]
+    assert table.difference_db.tolist() == [1.0] * 3
+    text = initialisation.conclusion(table).splitlines()
+    assert text[0].startswith("IGConv x2: SPConv's start minus the authors' +1.000 dB (")
+    assert initialisation.conclusion(initialisation.difference(rows, [base])) == "Runs with both starts: not run."
+    assert initialisation.conclusion(initialisation.difference(rows.head(0), list(psnr))).endswith("not run.")
+
+
+def test_starts_in_words():
+    table = pd.DataFrame(dict(model=["SPConv", "IGConv"], entry_mean=[1.0, 4.0], entry_std=[2.0, 1.0],
+                              gradient_rank=[6.0, 1.5], channels=24))  # fmt: skip
+    first, second = initialisation.start_conclusion(table).splitlines()
+    assert first == "SPConv: entries 2 of their mean apart, their spread 1 of SPConv's; gradient rank 6.00 of 24"
+    assert second.startswith("IGConv: entries 0.25 of their mean apart, their spread 0.5 of SPConv's")

@@ -118,16 +118,17 @@ def errors_of(upsampler: str, db: float, seeds=(0, 1), variant: str = "", slope:
 def test_differences_are_paired_and_have_intervals():
     """Images and seeds differ by whole decibels; paired, the planted difference is left without any spread."""
     table = pd.concat([errors_of("igconv", 0.0), errors_of("igconv+", 0.5, slope=1.0), errors_of("spconv", 3, (0,))])
-    found = spectrum.differences(table, "igconv")
+    base = ["igconv-0", "igconv-1"]
+    found = spectrum.differences(table, base)
     plus = found[(found.upsampler == "igconv+") & (found.scale == 3)]
     for column in ("difference_db", "low_db", "high_db"):
         assert plus[column].to_numpy() == pytest.approx([0.5, 1.5, 2.5, 3.5, 4.5])
     assert (plus.images.unique(), plus.seeds.unique()) == ([3], [2])
     assert found[found.upsampler == "spconv"].difference_db.to_numpy() == pytest.approx([3.0] * 10)
-    halves = spectrum.differences(table, "igconv", split=0.25).set_index(["upsampler", "band_low_cycles_per_px"])
+    halves = spectrum.differences(table, base, split=0.25).set_index(["upsampler", "band_low_cycles_per_px"])
     assert halves.loc["igconv+"].difference_db.to_dict() == pytest.approx({0.0: 1.0, 0.25: 3.5})
-    with pytest.raises(InputError, match="no run of LIIF"):
-        spectrum.differences(table, "liif")
+    with pytest.raises(InputError, match="no run of liif-0"):
+        spectrum.differences(table, ["liif-0"])
 
 
 # ---- over the steps of a training

@@ -158,3 +158,42 @@ def test_summary_pairs_methods_with_bicubic_and_with_their_own_model():
     assert np.isfinite(found.psnr_y_db).all()
     with pytest.raises(InputError, match="no run 'bicubic'"):
         unseen.summary(table[table.run != "bicubic"])
+
+
+# ---- in words
+
+
+def lines(*rows) -> pd.DataFrame:
+    names = ["upsampler", "max_scale", "against", "scale", "difference_db", "low_db", "high_db"]
+    table = pd.DataFrame(rows, columns=names).astype({"max_scale": "Int64"})
+    return table.assign(variant="", difference_ssim=0.01, low_ssim=0.0, high_ssim=0.02, images=3, seeds=1)
+
+
+def test_scales_are_better_worse_or_undecided():
+    table = lines(
+        ("igconv", 4, CHAINED, 4, 0.00004, 0.0, 0.0001), ("igconv", 4, CHAINED, 5, 0.2, 0.1, 0.3),
+        ("igconv", 4, CHAINED, 6, 0.1, -0.1, 0.3), ("igconv", 4, CHAINED, 8, -0.2, -0.3, -0.1),
+        ("liif", None, CHAINED, 8, 0.2, 0.1, 0.3), ("igconv", 4, "bicubic", 8, 0.2, 0.1, 0.3),
+    )  # fmt: skip
+    first, second, check = unseen.conclusion(table).splitlines()
+    assert first == (
+        "IGConv, clamp 4: better than its x4 image enlarged by bicubic at x5, worse at x8 (interval excludes zero), "
+        "undecided at the others of 3 scales."
+    )
+    assert second.startswith("LIIF: better than its x4 image enlarged by bicubic at x8, worse at no scale")
+    assert check == "Check at x4: largest difference between direct and chained 0.0000 dB."
+    words = unseen.differences_in_words(table).splitlines()
+    assert len(words) == 5
+    assert words[1].startswith("IGConv, clamp 4, x5: +0.20 dB [+0.10, +0.30], SSIM +0.0100 [+0.0000, +0.0200] over x4")
+
+
+def test_without_multi_scale_models_there_is_nothing_to_say(image_sets):
+    alone = unseen.summary(unseen.of_bicubic(("tiny_test",), (2,)))
+    assert alone.empty
+    for text in (unseen.conclusion(alone), unseen.differences_in_words(alone)):
+        assert text.startswith("multi-scale models: not run")
+
+
+def test_pictures_have_a_title_per_method(tiny_model):
+    titled = unseen.with_titles({"IGConv": (tiny_model("igconv"), (2, 3, 4))})
+    assert list(titled) == ["IGConv\nx4, then bicubic", "IGConv\ndirect, clamp 4", "IGConv\ndirect, clamp 8"]

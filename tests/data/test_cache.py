@@ -73,7 +73,7 @@ def test_a_killed_builder_leaves_nothing_that_counts(image_sets, decodings):
     code = """if True:
         import time
         from igconv.data import cache, datasets
-        sets = {"tiny_train": datasets.ImageSet("tiny_train", "train", 3, "", "", folder="train/tiny")}
+        sets = {"tiny_train": datasets.Folder("tiny_train", "train", 3, "", "", folder="train/tiny")}
         datasets.catalogue = lambda: sets
         original = cache._append
         def slow(*arguments):

@@ -8,7 +8,7 @@ import pytest
 import skimage
 
 from igconv import InputError, files
-from igconv.data import cache, datasets, weights
+from igconv.data import cache, datasets, verify, weights
 
 SAMPLE = ("sample_train", "sample_test")
 
@@ -16,7 +16,7 @@ SAMPLE = ("sample_train", "sample_test")
 @pytest.mark.parametrize("name", SAMPLE)
 def test_sample_sets_are_as_catalogued(name):
     """Files of the installed scikit-image, by sha256; all are 8-bit RGB."""
-    assert datasets.verify(name) == []
+    assert verify.verify(name) == []
     images = datasets.read_set(name)
     assert len(images) == datasets.image_set(name).images
     assert all(image.shape[0] == 3 for image in images)
@@ -36,25 +36,53 @@ def test_sample_split_is_disjoint():
 
 
 def test_every_set_states_its_terms():
-    """Source and licence are given, use is train or test, a set has files, a folder or parts, and a way to get it."""
+    """Source and licence are given, use is train or test; a folder has a way to be got."""
     for name, entry in datasets.catalogue().items():
         assert entry.use in ("train", "test")
         assert entry.source
         assert entry.licence
-        assert sum(map(bool, (entry.folder, entry.files, entry.parts))) == 1
-        assert bool(entry.folder) == (bool(entry.addresses) != bool(entry.bring))
         assert entry.images > 0 or name == "ImageNet"
-        assert entry.images == (len(entry.names()) or len(entry.files) or entry.images)
-        assert entry.use == ("test" if entry.folder.startswith("benchmarks") or name == "sample_test" else "train")
-        for address in entry.addresses:
-            assert address.startswith("https://")
-            assert ("{name}" in address) == (name in datasets.known_images())
+        folder = entry.folder if isinstance(entry, datasets.Folder) else ""
+        assert entry.use == ("test" if folder.startswith("benchmarks") or name == "sample_test" else "train")
+        if isinstance(entry, datasets.Folder):
+            assert folder
+            assert bool(entry.addresses) != bool(entry.bring)
+            assert entry.images == (len(entry.names()) or entry.images)
+            for address in entry.addresses:
+                assert address.startswith("https://")
+                assert ("{name}" in address) == (name in datasets.known_images())
+
+
+def test_kinds_of_sets():
+    """What a set has decides its kind; the number of images is right where it can be counted."""
+    kinds = {kind: {name for name, entry in datasets.catalogue().items() if type(entry) is kind}
+             for kind in (datasets.Bundled, datasets.Union)}  # fmt: skip
+    assert kinds == {datasets.Bundled: set(SAMPLE), datasets.Union: {"DF2K", "DFL"}}
+    for name in SAMPLE:
+        assert datasets.image_set(name).images == len(datasets.image_set(name).files)
+    assert [entry.name for entry in datasets.image_set("DFL").members()] == ["DIV2K", "Flickr2K", "LSDIR"]
+    assert datasets.image_set("Set5").members() == [datasets.image_set("Set5")]
+
+
+def test_summaries_of_each_kind():
+    """State, what it can be compared with, and where it comes from."""
+    for name, words in {
+        "sample_test": ("here", "checksum: sha256\n", "from: scikit-image"),
+        "Set5": ("checksum: sha256 of the pixels\n", " or https://"),
+        "Flickr2K": ("2650 images", "checksum: md5 of the archive\n"),
+        "DF2K": ("3450 images", "checksum: of its parts\n", "from: DIV2K + Flickr2K"),
+        "Manga109": ("checksum: unknown\n", "from: apply at http://www.manga109.org"),
+        "ImageNet": ("  any images", "checksum: unknown\n"),
+    }.items():
+        summary = datasets.image_set(name).summary()
+        assert all(word in summary for word in words), summary
+        assert summary.count("\n") == 2
 
 
 def test_checksums_are_whole():
     """No hash is abbreviated, and an unknown one is empty."""
     for entry in datasets.catalogue().values():
-        kind, _, digest = entry.checksum.partition(":")
+        kind, _, digest = (entry.checksum if isinstance(entry, datasets.Folder) else "").partition(":")
         assert (kind, len(digest)) in (("", 0), ("sha256", 64), ("md5", 32))
     for images in datasets.known_images().values():
         for image in images.values():
@@ -89,13 +117,13 @@ def test_benchmark_sets_are_complete(data_root, name):
     """Names and pixels as catalogued, wherever IGCONV_DATA holds the set."""
     if not (data_root / datasets.image_set(name).folder).is_dir():
         pytest.skip(f"{name} is not in IGCONV_DATA")
-    assert datasets.verify(name) == []
+    assert verify.verify(name) == []
 
 
 @pytest.mark.data
 def test_described_images_are_those_here(data_root):
     """images.csv can be made again; its hashes are those of the image cache."""
-    text = datasets.describe(("Set5", "Set14"), data_root).splitlines()
+    text = verify.describe(("Set5", "Set14"), data_root).splitlines()
     assert set(text) <= set(datasets.IMAGES.read_text().splitlines())
     digests = [image.pixels_sha256 for _, image in sorted(datasets.known_images()["Set14"].items())]
     assert list(cache.decoded("Set14").pixels_sha256) == digests
@@ -115,7 +143,7 @@ def test_missing_set_says_where_it_was_looked_for(monkeypatch, tmp_path):
         datasets.read_set("Manga109")
     assert str(tmp_path / "nowhere") in str(error.value)
     assert "\n" not in str(error.value)
-    assert len(datasets.verify("Manga109")) == 1
+    assert len(verify.verify("Manga109")) == 1
 
 
 def test_empty_folder_is_refused(monkeypatch, tmp_path):
@@ -143,9 +171,9 @@ def test_own_data_comes_before_the_projects(image_sets, monkeypatch, tmp_path, p
 
 def test_incomplete_set_is_refused(image_sets):
     """A mean over half a benchmark would look like a result: reading is refused, `verify` reports."""
-    assert datasets.verify("tiny_train") == []
+    assert verify.verify("tiny_train") == []
     (image_sets / "train" / "tiny" / "1.png").unlink()
-    (problem,) = datasets.verify("tiny_train")
+    (problem,) = verify.verify("tiny_train")
     assert "has 2 images; tiny_train has 3" in problem
     with pytest.raises(InputError, match="has 2 images"):
         datasets.read_set("tiny_train")
@@ -156,7 +184,7 @@ def test_changed_file_is_reported(monkeypatch):
     entry = datasets.image_set("sample_test")
     files = ((entry.files[0][0], hashlib.sha256(b"other").hexdigest()), *entry.files[1:])
     monkeypatch.setattr(datasets, "image_set", lambda _: replace(entry, files=files))
-    (problem,) = datasets.verify("sample_test")
+    (problem,) = verify.verify("sample_test")
     assert entry.files[0][0] in problem
 
 
@@ -211,14 +239,14 @@ def test_formats_do_not_matter(known_set):
             image.save(known_set / f"new.{suffix}", **options)
         (known_set / "0.png").unlink()
         (known_set / f"new.{suffix}").rename(known_set / f"0.{suffix}")
-        assert datasets.verify("tiny_train") == []
+        assert verify.verify("tiny_train") == []
         with Image.open(known_set / f"0.{suffix}") as image:
             image.save(known_set / "0.png")
         (known_set / f"0.{suffix}").unlink()
     with Image.open(known_set / "0.png") as image:
         image.save(known_set / "0.jpg", quality=90)
     (known_set / "0.png").unlink()
-    (problem,) = datasets.verify("tiny_train")
+    (problem,) = verify.verify("tiny_train")
     assert "changed: 0.jpg has pixels of sha256" in problem
 
 
@@ -227,14 +255,14 @@ def test_each_wrong_image_is_named(known_set, photograph, write_png):
     reading; `verify` alone looks at pixels."""
     write_png(photograph(72, 80, 9), known_set / "0.png")
     write_png(photograph(72, 81, 1), known_set / "1.png")
-    pixels, size = datasets.verify("tiny_train")
+    pixels, size = verify.verify("tiny_train")
     assert "changed: 0.png has pixels of sha256" in pixels
     assert size == f"{known_set}: changed: 1.png is 81x72 px, expected 80x72"
     assert len(datasets.image_set("tiny_train").paths()) == 3
     (known_set / "2.png").write_bytes((known_set / "2.png").read_bytes()[:200])
-    assert any("unreadable: " in line and "2.png" in line for line in datasets.verify("tiny_train"))
+    assert any("unreadable: " in line and "2.png" in line for line in verify.verify("tiny_train"))
     (known_set / "2.png").rename(known_set / "two.png")
-    (problem,) = [line for line in datasets.verify("tiny_train") if "missing" in line]
+    (problem,) = [line for line in verify.verify("tiny_train") if "missing" in line]
     assert problem == f"{known_set}: missing: 2"
     with pytest.raises(InputError, match=r"missing: 2; extra: two\.png"):
         datasets.read_set("tiny_train")
@@ -249,7 +277,7 @@ def test_many_problems_are_cut_short(known_set, photograph, write_png):
     """Five lines, and how many more."""
     for i in range(10, 19):
         write_png(photograph(8, 8), known_set / f"{i}.png")
-    lines = datasets.verify("tiny_train")
+    lines = verify.verify("tiny_train")
     assert len(lines) == 6
     assert lines[-1] == "and 4 more"
     with pytest.raises(InputError, match="and 4 more") as error:
@@ -260,8 +288,8 @@ def test_many_problems_are_cut_short(known_set, photograph, write_png):
 def test_published_jpeg_counts_by_its_bytes(known_set, monkeypatch):
     """Decoders differ in JPEG pixels by a grey level; the published file is right whatever they say."""
     wrong = datasets.KnownImage(72, 80, "0" * 64, files.sha256(known_set / "0.png"))
-    assert datasets.wrong_content(known_set / "0.png", wrong) == ""
-    assert "changed" in datasets.wrong_content(known_set / "0.png", replace(wrong, file_sha256="0" * 64))
+    assert verify.wrong_content(known_set / "0.png", wrong) == ""
+    assert "changed" in verify.wrong_content(known_set / "0.png", replace(wrong, file_sha256="0" * 64))
 
 
 def test_grey_and_equal_colours_are_the_same_image(tmp_path, photograph, write_png):
@@ -273,7 +301,7 @@ def test_grey_and_equal_colours_are_the_same_image(tmp_path, photograph, write_p
     with Image.open(tmp_path / "rgb.png") as image:
         image.convert("L").save(tmp_path / "l.png")
     known = datasets.KnownImage(8, 9, datasets.pixels_sha256(grey), "")
-    assert [datasets.wrong_content(tmp_path / name, known) for name in ("rgb.png", "l.png")] == ["", ""]
+    assert [verify.wrong_content(tmp_path / name, known) for name in ("rgb.png", "l.png")] == ["", ""]
 
 
 def test_hidden_files_are_no_images(image_sets):
@@ -292,12 +320,12 @@ def test_any_folder_is_a_set(image_sets, monkeypatch):
     assert (entry.name, entry.use, len(entry.paths())) == (str(folder), "any", 3)
     assert datasets.data_hash([str(folder)]) != datasets.data_hash(["tiny_train"])  # the name counts
     assert len(datasets.read_set(str(folder))) == 3
-    assert datasets.verify(str(folder)) == []
+    assert verify.verify(str(folder)) == []
     monkeypatch.chdir(folder.parent)
     assert datasets.image_set("tiny").paths() == entry.paths()
     assert datasets.image_set("./tiny").paths() == entry.paths()
     (folder / "0.png").write_bytes(b"broken")
-    assert "unreadable" in datasets.verify(str(folder))[0]
+    assert "unreadable" in verify.verify(str(folder))[0]
     with pytest.raises(InputError, match="no folder at some/where"):
         datasets.image_set("some/where")
     with pytest.raises(InputError, match="unknown image set 'nowhere'"):

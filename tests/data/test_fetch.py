@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from file_server import encoded, refused, sha256, zipped
 
-from igconv.data import datasets, download, images, weights
+from igconv.data import datasets, download, images, verify, weights
 
 NAMES = ("a", "b", "c")
 
@@ -21,7 +21,7 @@ def by_image(server, tmp_path, monkeypatch, photograph):
         image = photograph(12, 16, seed)
         known[name] = datasets.KnownImage(12, 16, datasets.pixels_sha256(image), "")
         server.files[f"{name}_HR.bmp"] = encoded(image, "bmp")
-    entry = datasets.ImageSet("tiny", "train", 3, "made here", "none", folder="train/tiny",
+    entry = datasets.Folder("tiny", "train", 3, "made here", "none", folder="train/tiny",
                               addresses=(server.url("{name}_HR.bmp"),))  # fmt: skip
     monkeypatch.setattr(datasets, "catalogue", lambda: {"tiny": entry})
     monkeypatch.setattr(datasets, "known_images", lambda: {"tiny": known})
@@ -35,7 +35,7 @@ def by_archive(server, tmp_path, monkeypatch, photograph):
     members = {f"tiny/HR/{i:03}.png": encoded(photograph(12, 16, i), "png") for i in (1, 2, 3)}
     content = zipped(members | {"tiny/LR/001.png": b"-"}, tmp_path / "made.zip").read_bytes()
     server.files["tiny.zip"] = content
-    entry = datasets.ImageSet(
+    entry = datasets.Folder(
         "tiny", "train", 3, "made here", "none", folder="train/tiny", numbered="001-003",
         addresses=(server.url("tiny.zip"),), checksum=sha256(content), inside="tiny/HR",
     )  # fmt: skip
@@ -67,7 +67,7 @@ def test_only_what_is_wrong_is_fetched_again(by_image, server, photograph, write
     write_png(photograph(12, 16, 77), folder / "b.png")
     (folder / "b.bmp").unlink()
     (folder / "c.bmp").write_bytes((folder / "c.bmp").read_bytes()[:100])
-    found = datasets.verify("tiny", by_image)
+    found = verify.verify("tiny", by_image)
     assert len(found) == 2
     assert "changed: b.png" in found[0]
     assert "unreadable: " in found[1]
@@ -76,7 +76,7 @@ def test_only_what_is_wrong_is_fetched_again(by_image, server, photograph, write
     assert "2 images fetched" in download.fetch("tiny", by_image)
     assert [path for path, _ in server.requests] == ["b_HR.bmp", "c_HR.bmp"]
     assert listing(folder) == ["a.png", "b.bmp", "c.bmp"]
-    assert datasets.verify("tiny", by_image) == []
+    assert verify.verify("tiny", by_image) == []
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_failed_image_keeps_the_rest(by_image, server, photograph, behaviour, wo
     assert (by_image / "train" / "tiny" / "b.bmp").read_bytes() == b"broken"
     server.behaviour.clear()
     download.fetch("tiny", by_image)
-    assert datasets.verify("tiny", by_image) == []
+    assert verify.verify("tiny", by_image) == []
 
 
 def test_second_address_is_tried(by_image, server, monkeypatch):
@@ -115,7 +115,7 @@ def test_second_address_is_tried(by_image, server, monkeypatch):
     refused(lambda: download.fetch("tiny", by_image), "gone/a.png", "404")
     server.behaviour.clear()
     download.fetch("tiny", by_image)
-    assert datasets.verify("tiny", by_image) == []
+    assert verify.verify("tiny", by_image) == []
 
 
 def test_extra_images_are_the_users_to_remove(by_image, photograph, write_png):
@@ -143,7 +143,7 @@ def test_archive_repairs_a_set(by_archive):
     (folder / "002.png").write_bytes(b"broken")
     before = (folder / "003.png").stat()
     assert "2 images fetched" in download.fetch("tiny", by_archive)
-    assert datasets.verify("tiny", by_archive) == []
+    assert verify.verify("tiny", by_archive) == []
     assert (folder / "003.png").stat().st_ino == before.st_ino
 
 
@@ -172,7 +172,7 @@ def test_failed_archive_changes_nothing(by_archive, server, tmp_path, monkeypatc
     server.behaviour.clear()
     monkeypatch.setattr(datasets, "catalogue", lambda: {"tiny": entry})
     download.fetch("tiny", by_archive)
-    assert datasets.verify("tiny", by_archive) == []
+    assert verify.verify("tiny", by_archive) == []
 
 
 def test_archive_without_the_images_is_refused(by_archive, server, tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_archive_without_the_images_is_refused(by_archive, server, tmp_path, mon
     assert not (by_archive / "train" / "tiny").exists()
     server.files["tiny.zip"] = good
     download.fetch("tiny", by_archive)
-    assert datasets.verify("tiny", by_archive) == []
+    assert verify.verify("tiny", by_archive) == []
 
 
 def test_two_fetches_at_once_download_once(by_archive, server):
@@ -196,12 +196,12 @@ def test_two_fetches_at_once_download_once(by_archive, server):
     for call in calls:
         call.join()
     assert len(server.requests) == 1
-    assert datasets.verify("tiny", by_archive) == []
+    assert verify.verify("tiny", by_archive) == []
 
 
 def test_composition_fetches_its_parts(by_archive, monkeypatch):
     tiny = datasets.image_set("tiny")
-    both = {"tiny": tiny, "whole": datasets.ImageSet("whole", "train", 3, "", "", parts=("tiny",))}
+    both = {"tiny": tiny, "whole": datasets.Union("whole", "train", 3, "", "", parts=("tiny",))}
     monkeypatch.setattr(datasets, "catalogue", lambda: both)
     download.fetch("whole", by_archive)
     assert len(datasets.image_set("whole").paths(by_archive)) == 3

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from igconv import InputError
-from igconv.data import cache, datasets
+from igconv.data import cache, datasets, leaks
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def training_folder(tmp_path, photograph, write_png):
 
 def leak(*names, **options) -> str:
     with pytest.raises(InputError) as error:
-        datasets.refuse_leaks(names, **options)
+        leaks.refuse_leaks(names, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -48,7 +48,7 @@ def test_the_studys_training_sets_are_clean(data_root):
     for name in sets[:2]:
         decoded = cache.decoded(name)
         pixels |= dict(zip(decoded.names, decoded.pixels_sha256, strict=True))
-    datasets.refuse_leaks(sets, pixels)
+    leaks.refuse_leaks(sets, pixels)
     bench = cache.decoded("Set5")
     pixels |= {"mine": bench.pixels_sha256[2]}
     assert "training image mine has the pixels of Set5's butterfly, a test image" in leak(*sets, pixels=pixels)
@@ -61,7 +61,7 @@ def test_the_studys_training_sets_are_clean(data_root):
 def test_images_of_benchmarks_are_refused_in_any_folder(training_folder, monkeypatch, tmp_path, image, reason):
     """In a folder of the user's and in BSD200's."""
     folder = training_folder("fine.png", "100075.png")
-    datasets.refuse_leaks([folder])
+    leaks.refuse_leaks([folder])
     training_folder(image)
     assert f"{image} cannot be trained on ({reason})" in leak("sample_train", folder)
     bsd = tmp_path / "root" / "train" / "BSD200"
@@ -76,7 +76,7 @@ def test_images_of_benchmarks_are_refused_in_any_folder(training_folder, monkeyp
 def test_div2k_validation_is_refused(training_folder, tmp_path):
     """In DIV2K by name; elsewhere by name and size, because others number their images, too."""
     folder = training_folder("0800.png", "0801.png", "0901.png")
-    datasets.refuse_leaks([folder])
+    leaks.refuse_leaks([folder])
     training_folder("0900.png", width=2040)
     assert "0900.png cannot be trained on (DIV2K's 0801-0900 are its validation part)" in leak(folder)
     div2k = tmp_path / "root" / "train" / "DIV2K"
@@ -92,4 +92,4 @@ def test_div2k_validation_is_refused(training_folder, tmp_path):
         if path.stem > "0800":
             path.unlink()
     assert len(datasets.image_set("DIV2K").paths(tmp_path / "root")) == 800
-    datasets.refuse_leaks(["DIV2K"], root=tmp_path / "root")
+    leaks.refuse_leaks(["DIV2K"], root=tmp_path / "root")

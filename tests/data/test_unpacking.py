@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import tarfile
+import zipfile
 
 import pytest
 from file_server import refused, tarred, zipped
@@ -76,6 +77,17 @@ def test_damaged_archives_are_refused(tmp_path, kind, content):
         archive.write_text("<html>moved</html>")
     refused(lambda: download.unpack(archive, tmp_path / "out"), "cannot unpack", str(archive), "damaged")
     assert os.listdir(tmp_path) == ["x"]
+
+
+def test_content_larger_than_announced_is_refused(tmp_path):
+    """The space is reckoned with announced sizes; a member that holds more is damaged."""
+    archive, content = tmp_path / "x.zip", b"x" * 123_457
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.png", content)
+    whole = archive.read_bytes()
+    archive.write_bytes(whole.replace(len(content).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    refused(lambda: download.unpack(archive, tmp_path / "out"), "damaged")
+    assert os.listdir(tmp_path) == ["x.zip"]
 
 
 def test_no_space_to_unpack(tmp_path, monkeypatch):

@@ -137,10 +137,10 @@ def test_instantiate_from_eval_does_not_alias_the_kept_bank(igconv):
 
 
 def test_igconv_is_convolution_and_shuffle(igconv):
-    """depth_to_space(conv(F, K)), zero padding, no bias; the residual goes in before the shuffle."""
-    module, features, residual = igconv(), torch.randn(2, 5, 4, 6), torch.randn(2, 12, 4, 6)
-    expected = F.pixel_shuffle(F.conv2d(features, module.kernel_bank(2), padding=1) + residual, 2)
-    torch.testing.assert_close(module(features, 2, residual), expected)
+    """depth_to_space(conv(F, K)), zero padding, no bias."""
+    module, features = igconv(), torch.randn(2, 5, 4, 6)
+    expected = F.pixel_shuffle(F.conv2d(features, module.kernel_bank(2), padding=1), 2)
+    torch.testing.assert_close(module(features, 2), expected)
 
 
 def test_subpixel_channels_commute_with_flips(igconv):

@@ -10,6 +10,7 @@ from igconv import InputError
 from igconv.reporting import claims, figures, findings
 from igconv.reporting.verdicts import above
 from igconv.study import results
+from igconv.study.runs import runs_of
 
 
 def difference(value, low, high, model="IGConv+", scale=2, seeds=3, **changes):
@@ -23,7 +24,7 @@ def verdicts(lines: list[dict]) -> list[str]:
 
 
 def test_no_table_gives_one_line_per_claim_that_says_not_run():
-    table = claims.claims({})
+    table = claims.claims({}, {})
     assert set(table.verdict) == {"not run"}
     assert table.value.isna().all()
     assert table.claim.ne("").all()
@@ -68,23 +69,28 @@ def test_planned_scales_of_which_none_was_run_are_one_line():
     assert verdicts(claims.psnr(pd.DataFrame(lines))) == ["reproduced", "not run", "not run"]
 
 
-def test_an_ingredient_left_out_helps_when_the_rest_is_worse():
-    rows = [difference(-0.2, -0.3, -0.1, ingredient="IGSample", change="left out", reference="IGConv+"),
-            difference(-0.2, -0.3, -0.1, ingredient="IGSample", change="added", reference="SPConv")]  # fmt: skip
-    left_out, added = claims.ingredients(pd.DataFrame(rows))
-    assert [line["about"] for line in (left_out, added)] == ["e, left out of IGConv+", "e, added to SPConv"]
-    assert (left_out["verdict"], left_out["value"], left_out["low"], left_out["high"]) == ("reproduced", 0.2, 0.1, 0.3)
+def test_an_ingredient_helps_where_the_run_with_it_is_better():
+    """One sign everywhere. Pairs in between, of two runs that both are no model of the paper, make no claim."""
+    rows = [difference(0.2, 0.1, 0.3, ingredient="IGSample", within="IGConv+"),
+            difference(-0.2, -0.3, -0.1, ingredient="IGSample", within="SPConv"),
+            difference(-0.9, -1.0, -0.8, ingredient="IGSample", within="")]  # fmt: skip
+    completing, added = claims.ingredients(pd.DataFrame(rows))
+    assert [line["about"] for line in (completing, added)] == ["e, IGConv+ with it minus without",
+                                                               "e, SPConv with it minus without"]  # fmt: skip
+    assert (completing["verdict"], completing["value"], completing["low"]) == ("reproduced", 0.2, 0.1)
     assert (added["verdict"], added["value"]) == ("differs", -0.2)
 
 
 def test_budget_ratios_against_a_third():
-    fixed = dict(encoder="e", upsampler="spconv", variant="", images=300, training_seconds=90, stored_parameters=30)
+    """Of the runs that stand for their models: an ablation of equal steps or fewer steps are another thing."""
+    fixed = dict(encoder="edsr_tiny", upsampler="spconv", variant="", images=300, training_seconds=90,
+                 stored_parameters=30)  # fmt: skip
     one = fixed | dict(upsampler="igconv", images=100, training_seconds=60, stored_parameters=40)
-    third = one | dict(variant="third", images=1)
-    lines = claims.training(pd.DataFrame([fixed, one, third]))
+    others = [one | dict(variant="fft", images=1), fixed | dict(variant="third", images=1)]
+    lines = claims.training(pd.DataFrame([fixed, one, *others]), runs_of("cpu"))
     assert verdicts(lines) == ["reproduced", "partly", "differs"]
     assert [line["value"] for line in lines] == pytest.approx([1 / 3, 2 / 3, 4 / 3])
-    assert set(verdicts(claims.training(pd.DataFrame([one])))) == {"not run"}
+    assert set(verdicts(claims.training(pd.DataFrame([one]), runs_of("cpu")))) == {"not run"}
 
 
 def test_stored_parameters_of_the_papers_encoders():
@@ -199,21 +205,25 @@ def test_low_frequencies_first():
 
 
 @pytest.mark.parametrize(("effect", "verdict"), [(-0.3, "reproduced"), (0.3, "differs"), (0.0, "undecided")])
-@pytest.mark.parametrize(
-    ("upsampler", "with_it", "without", "other"),
-    [("igconv+", "", "no_fft", "30k"), ("igconv", "fft", "", "igsample"), ("spconv", "fft", "30k", "other")],
-)
-def test_the_frequency_loss_is_judged_by_the_high_bands(effect, verdict, upsampler, with_it, without, other):
-    """An effect on low bands, or on runs with other ingredients, changes nothing."""
-    rng, rows = np.random.default_rng(0), []
-    for variant in (with_it, without, other):
+@pytest.mark.parametrize(("profile", "with_it", "without", "other", "about"), [
+    ("cpu", "edsr_tiny-igconv+-s0", "edsr_tiny-igconv+-no_fft-s0", "edsr_tiny-igconv+-spconv_init-s0",
+     "IGConv+ minus IGConv+ − frequency loss"),
+    ("cpu", "edsr_tiny-igconv-fft-s0", "edsr_tiny-igconv-s0", "edsr_tiny-igconv-igsample-s0",
+     "IGConv + frequency loss minus IGConv"),
+    ("benchmark", "edsr_baseline-spconv-fft-x2-s0", "edsr_baseline-spconv-30k-x2-s0", "edsr_baseline-spconv-x2-s0",
+     "SPConv + frequency loss minus SPConv (30k)"),
+])  # fmt: skip
+def test_the_frequency_loss_is_judged_by_the_high_bands(effect, verdict, profile, with_it, without, other, about):
+    """An effect on low bands, or on runs that differ in something else, changes nothing."""
+    rng, rows, runs = np.random.default_rng(0), [], runs_of(profile)
+    for name in (with_it, without, other):
         for low, i in product((0.0, 0.25), range(8)):
-            shift = {with_it: effect, other: 7.0}.get(variant, 0.0) if low else float(len(variant))
-            rows.append(dict(run=variant, upsampler=upsampler, variant=variant, seed=0, dataset="d", image=str(i),
-                             scale=2, band_low_cycles_per_px=low, band_high_cycles_per_px=low + 0.25,
+            shift = {with_it: effect, other: 7.0}.get(name, 0.0) if low else float(len(name))
+            rows.append(dict(run=name, upsampler=runs[name].upsampler, variant=runs[name].variant, seed=0, dataset="d",
+                             image=str(i), scale=2, band_low_cycles_per_px=low, band_high_cycles_per_px=low + 0.25,
                              relative_error_db=-3 + rng.normal(0, 0.01) + shift))  # fmt: skip
-    (line,) = findings.frequency_loss(pd.DataFrame(rows))
-    assert line["verdict"] == verdict
+    (line,) = findings.frequency_loss(pd.DataFrame(rows), runs)
+    assert (line["verdict"], line["about"]) == (verdict, about)
     assert line["value"] == pytest.approx(effect, abs=0.02)
 
 
@@ -231,42 +241,42 @@ def test_claims_judged_scale_by_scale_fit_a_line():
     rows = [difference(-0.2, -0.3, -0.1), difference(0.2, 0.1, 0.3, scale=3), difference(0.3, 0.2, 0.4, scale=4),
             difference(0.1, 0.09, 0.2, scale=2, model="IGConv"), difference(0.1, 0.09, 0.2, scale=3, model="IGConv"),
             difference(0.2, 0.1, 0.3, budget="equal total steps")]  # fmt: skip
-    found = claims.per_scale(claims.claims(dict(psnr=pd.DataFrame(rows), similarity=cka(0.9, 0.5))))
+    found = claims.per_scale(claims.claims(dict(psnr=pd.DataFrame(rows), similarity=cka(0.9, 0.5)), {}))
     assert list(found.columns) == ["claim", "about", "x2", "x3", "x4", "verdict"]
     plus, plain = found.to_dict("records")
     assert plus["about"] == "e, equal steps per model"
     assert [plus[f"x{s}"] for s in (2, 3, 4)] == ["-0.20 dB", "+0.20 dB", "+0.30 dB"]
     assert plus["verdict"] == "differs (x2), reproduced (x3, x4)"
     assert (plain["x4"], plain["verdict"]) == ("", "reproduced")
-    assert claims.per_scale(claims.claims({})).empty
+    assert claims.per_scale(claims.claims({}, {})).empty
 
 
 def test_tables_of_a_profile_are_read_where_they_are():
     path = results.root("smoke") / "tables" / "fixed_vs_multi.csv"
     results.write_table(pd.DataFrame([difference(0.2, 0.1, 0.3)]), path)
-    results.write_table(pd.DataFrame(), results.root("smoke") / "tables" / "ablation.csv")
-    table = claims.claims(claims.read("smoke"))
+    results.write_table(pd.DataFrame(), results.root("smoke") / "tables" / "effects.csv")
+    table = claims.claims(claims.read("smoke"), runs_of("smoke"))
     assert table.verdict.value_counts()["reproduced"] == 1
     assert (table.verdict != "not run").sum() == 1
 
 
 def test_the_figure_shows_what_was_run_and_lists_the_rest():
-    table = claims.claims(dict(psnr=pd.DataFrame([difference(0.2, 0.1, 0.3)]), similarity=cka(0.9, 0.5)))
+    table = claims.claims(dict(psnr=pd.DataFrame([difference(0.2, 0.1, 0.3)]), similarity=cka(0.9, 0.5)), {})
     figure = figures.claims(table)
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert [axis.get_xlabel() for axis in figure.axes] == ["dB (linear to 0.1, logarithmic beyond)", "CKA"]
     assert figure.get_supxlabel().startswith("not run:")
     with pytest.raises(InputError, match="no claim of the table was run"):
-        figures.claims(claims.claims({}))
+        figures.claims(claims.claims({}, {}))
 
 
 def test_missing_tables_are_not_run_and_damaged_ones_are_named(results_root):
     """A table without rows may be an empty line; an empty file is no table."""
     assert all(table.empty for table in claims.read("smoke").values())
-    path = results_root / "smoke" / "tables" / "ablation.csv"
+    path = results_root / "smoke" / "tables" / "effects.csv"
     path.parent.mkdir(parents=True)
     pd.DataFrame([]).to_csv(path, index=False)
     assert claims.read("smoke")["ingredients"].empty
     path.write_text("")
-    with pytest.raises(InputError, match=r"ablation\.csv"):
+    with pytest.raises(InputError, match=r"effects\.csv"):
         claims.read("smoke")

@@ -26,17 +26,19 @@ def rows():
 
 
 def ablated():
-    kinds = [("IGConv+ − frequency loss", "frequency loss", -0.2), ("IGConv + IGSample", "IGSample", np.nan)]
+    kinds = [("IGConv+", "frequency loss", 0.2), ("IGConv", "IGSample", np.nan)]
     return pd.DataFrame([
-        dict(model=model, ingredient=ingredient, scale=scale, dataset=dataset, difference_db=value + more,
+        dict(within=within, ingredient=ingredient, scale=scale, dataset=dataset, difference_db=value + more,
              low_db=value - 0.1, high_db=value + 0.2)
-        for model, ingredient, value in kinds for scale in (2, 3) for dataset, more in (("all", 0.0), ("Set5", 0.3))
+        for within, ingredient, value in kinds for scale in (2, 3) for dataset, more in (("all", 0.0), ("Set5", 0.3))
     ])  # fmt: skip
 
 
 def records():
     curve = pd.DataFrame(dict(step=[10, 20, 30], l1=[0.3, 0.2, 0.1], psnr_y_db=[np.nan, 20, 21]))
-    return pd.concat([curve.assign(run=r, upsampler=u, variant=v) for r, u, v in RUNS])
+    scales = ("2", "3", "2-3-4", "2-3-4")
+    return pd.concat([curve.assign(run=r, upsampler=u, variant=v, train_scales=s)
+                      for (r, u, v), s in zip(RUNS, scales, strict=True)])  # fmt: skip
 
 
 def bands():
@@ -48,7 +50,7 @@ def bands():
 
 def band_differences():
     table = pd.concat([bands().assign(seed=0), bands().assign(seed=0, image="j", relative_error_db=-1.0)])
-    return spectrum.differences(table, "igconv+")
+    return spectrum.differences(table, ["b"])
 
 
 def learning():
@@ -78,7 +80,7 @@ def kernels(scale):
 
 
 def correlations():
-    pairs = (("SPConv x2", 2, "SPConv x3", 3), ("IGConv", 2, "IGConv", 4))
+    pairs = (("SPConv", 2, "SPConv", 3), ("IGConv", 2, "IGConv", 4))
     tables = [correlation.compare(a, kernels(r), r, b, kernels(s), s, permutations=9) for a, r, b, s in pairs]
     return pd.concat(tables)
 
@@ -88,7 +90,12 @@ def transfer():
             ("untrained edsr 1", 0, "refitted"), ("", 0, "bicubic")]  # fmt: skip
     table = pd.DataFrame(rows, columns=["encoder", "encoder_scale", "head"])
     return table.assign(
-        family="f", target_scale=2, difference_db=range(-3, 3), low_db=range(-4, 2), high_db=range(-2, 4)
+        family="f",
+        target_scale=2,
+        difference_db=range(-3, 3),
+        low_db=range(-4, 2),
+        high_db=range(-2, 4),
+        trained=[True, True, True, True, False, True],
     )
 
 
@@ -97,7 +104,7 @@ def aligned():
         (m, c, k) for m in ("fitted", "images shuffled") for c in ("kernel", "output") for k in ("kept", "removed")
     ]
     table = pd.DataFrame(kinds, columns=["alignment", "compared", "constant"])
-    pair = dict(model_a="A x2", model_b="A x3", scale_a=2, scale_b=3)
+    pair = dict(model_a="A", model_b="A", scale_a=2, scale_b=3)
     psnr = pd.DataFrame(dict(head=["true", "predicted", "bicubic"], difference_db=[0, -0.3, -3], low_db=[0, -0.4, -4],
                              high_db=[0, -0.2, -2]))  # fmt: skip
     return table.assign(value=0.5, null_mean=0, null_q95=0.1, permutations=99, **pair), psnr.assign(**pair)
@@ -185,12 +192,23 @@ def test_figures_leave_no_trace():
 def test_ablation_draws_what_was_run_at_its_mean():
     axes = figures.ablation(ablated()).axes
     assert [axis.get_title() for axis in axes] == ["x2", "x3"]
-    assert [text.get_text() for text in axes[0].get_yticklabels()] == ["IGConv+ − frequency loss"]
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == ["frequency loss in IGConv+"]
     (mean,) = axes[0].containers
-    assert mean.lines[0].get_xdata() == [-0.2]
+    assert mean.lines[0].get_xdata() == [0.2]
     (ends,) = mean.lines[2][0].get_segments()
-    assert ends[:, 0].tolist() == pytest.approx([-0.3, 0.0])
-    assert [line.get_xdata()[0] for line in axes[0].lines].count(-0.2 + 0.3) == 1, "the one set is a dot"
+    assert ends[:, 0].tolist() == pytest.approx([0.1, 0.4])
+    assert [line.get_xdata()[0] for line in axes[0].lines].count(0.2 + 0.3) == 1, "the one set is a dot"
+
+
+def test_curves_of_fixed_scales_end_in_their_scale():
+    """By the column, whatever a run is called."""
+    _, psnr = figures.training_curves(records()).axes[:2]
+    assert [text.get_text() for text in psnr.texts] == ["x2", "x3"]
+
+
+def test_rows_of_panels_are_chosen_by_label():
+    figure = figures.band_differences(band_differences(), "IGConv+", [["SPConv", "LIIF"], ["SPConv", "SPConv"]])
+    assert [len(axis.containers) for axis in figure.axes] == [1, 1]
 
 
 def test_gain_is_the_mean_difference_to_bicubic():
@@ -213,12 +231,12 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="no run 'bicubic'"):
         figures.psnr_gain(rows().query("run != 'bicubic'"))
     for nothing in (ablated().head(0), ablated().tail(2), pd.DataFrame()):
-        with pytest.raises(InputError, match="of no variant"):
+        with pytest.raises(InputError, match="of no ingredient"):
             figures.ablation(nothing)
     with pytest.raises(InputError, match="nothing to draw"):
         figures.training_curves(records().head(0))
     with pytest.raises(InputError, match="none of the kinds"):
-        figures.band_differences(band_differences(), "IGConv+", [[("liif", "")]])
+        figures.band_differences(band_differences(), "IGConv+", [["LIIF"]])
     with pytest.raises(InputError, match="compared with 'x4'"):
         figures.unseen_scales(unseen_summary(), "x4")
     with pytest.raises(InputError, match="no pair"):

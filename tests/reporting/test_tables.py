@@ -53,21 +53,23 @@ def test_main_table_says_not_run_and_joins_fixed_scales():
     assert tables.main(some, runs).set_index("model").loc["SPConv", "sample_test x2"] == "30.50 / 0.3050"
 
 
-def test_ablation_compares_with_the_complete_run():
+def test_an_ingredient_of_igconv_plus_is_judged_by_the_run_without_it():
+    """With it minus without it: above zero it helps, wherever it stands."""
     runs = runs_of("sample")
     table = rows({"edsr_tiny-igconv+-s0": [30.0, 31.0], "edsr_tiny-igconv+-no_fft-s0": [29.0, 30.5]})
-    found = tables.ablation(table, runs)
+    found = tables.effects(table, runs)
     assert set(found.ingredient) == {"frequency loss", "IGSample", "dihedral averaging"}
     line = found[(found.ingredient == "frequency loss") & (found.scale == 2)].iloc[0]
-    assert line.difference_db == pytest.approx(-0.75)
+    assert line.difference_db == pytest.approx(0.75)
+    assert (line.model, line.beside, line.within) == ("IGConv", "IGSample, dihedral averaging", "IGConv+")
     assert found[found.ingredient == "IGSample"].images.eq(0).all()
 
 
-def test_ablation_of_every_profile_finds_its_reference():
+def test_every_profile_with_ablations_has_all_their_pairs():
     for profile in ("sample", "benchmark"):
         runs = runs_of(profile)
         table = pd.concat([rows({name: [30.0] for name in runs if runs[name].seed == s}, seed=s) for s in (0, 1, 2)])
-        found = tables.ablation(table, runs).query("scale == 2")
+        found = tables.effects(table, runs).query("scale == 2")
         assert len(found)
         assert (found.seeds == (1 if profile == "sample" else 3)).all()
 
@@ -84,7 +86,7 @@ def test_blocks_c_and_d_stay_out_of_the_comparisons():
     runs = runs_of("benchmark")
     plain = benchmark_rows({})
     strange = benchmark_rows({"heads": 10.0, "liif": 10.0, "from_x2": 10.0})
-    for compare in (tables.fixed_vs_multi, tables.ablation):
+    for compare in (tables.fixed_vs_multi, tables.effects):
         pd.testing.assert_frame_equal(compare(strange, runs), compare(plain, runs))
     found = tables.fixed_vs_multi(plain, runs)
     scales = found.groupby(["encoder", "model", "baseline", "budget"]).scale.apply(list)
@@ -96,23 +98,43 @@ def test_blocks_c_and_d_stay_out_of_the_comparisons():
 def test_an_ablation_has_its_own_start():
     """A run of equal steps from other weights, or with a frozen encoder, is no reference."""
     plain = get_run("benchmark", "edsr_baseline-igconv-fft-s0")
-    runs = [plain, replace(plain, variant="30k"), replace(plain, variant="from_x2", start_from="w"),
-            replace(plain, variant="frozen", freeze_encoder=True)]  # fmt: skip
+    without = replace(plain, variant="mine", frequency_weight=0.0)
+    runs = [plain, without, replace(without, variant="from", start_from="w"),
+            replace(without, variant="frozen", freeze_encoder=True)]  # fmt: skip
     changed, reference, *others = (run.name for run in runs)
     table = rows({changed: [31.0], reference: [30.0], **{name: [10.0] for name in others}})
-    line = tables.ablation(table, {run.name: run for run in runs}).query("scale == 2").iloc[0]
+    (line,) = tables.effects(table, {run.name: run for run in runs}).query("scale == 2").itertuples()
     assert line.difference_db == 1.0
 
 
+LABELS = {  # of every kind of run in a profile, as people read them
+    ("igconv", ""): "IGConv", ("igconv", "30k"): "IGConv (30k)",
+    ("igconv", "dihedral"): "IGConv + dihedral averaging", ("igconv", "fft"): "IGConv + frequency loss",
+    ("igconv", "from_x2"): "IGConv (encoder from x2)",
+    ("igconv", "from_x2_frozen"): "IGConv (encoder from x2, frozen)",
+    ("igconv", "from_x2_frozen_spconv_init"): "IGConv (encoder from x2, frozen, SPConv's start)",
+    ("igconv", "igsample"): "IGConv + IGSample", ("igconv", "spconv_init"): "IGConv (SPConv's start)",
+    ("igconv+", ""): "IGConv+", ("igconv+", "30k"): "IGConv+ (30k)", ("igconv+", "finetune"): "IGConv+ (finetune)",
+    ("igconv+", "from_x2"): "IGConv+ (encoder from x2)",
+    ("igconv+", "from_x2_frozen"): "IGConv+ (encoder from x2, frozen)",
+    ("igconv+", "from_x2_tuned"): "IGConv+ (encoder from x2, frozen at first)",
+    ("igconv+", "no_dihedral"): "IGConv+ − dihedral averaging", ("igconv+", "no_fft"): "IGConv+ − frequency loss",
+    ("igconv+", "no_igsample"): "IGConv+ − IGSample", ("igconv+", "pretrain"): "IGConv+ (pretrain)",
+    ("igconv+", "spconv_init"): "IGConv+ (SPConv's start)", ("liif", "30k"): "LIIF (30k)",
+    ("spconv", ""): "SPConv", ("spconv", "30k"): "SPConv (30k)", ("spconv", "fft"): "SPConv + frequency loss",
+    ("spconv", "heads"): "SPConv (one encoder, three heads)",
+    ("spconv", "heads_30k"): "SPConv (one encoder, three heads, 30k)",
+    ("spconv", "third"): "SPConv (a third of the steps)", ("spconv+", ""): "SPConv+",
+    ("spconv+", "finetune"): "SPConv+ (finetune)", ("spconv+", "pretrain"): "SPConv+ (pretrain)",
+    ("spconv+", "third"): "SPConv+ (a third of the steps)",
+}  # fmt: skip
+
+
 def test_labels_of_every_run_are_distinct_and_for_people():
-    """One label per upsampler and variant, without underscores; LIIF and three heads by name."""
-    kinds = {(run.upsampler, run.variant) for profile in PROFILES for run in runs_of(profile).values()}
-    labels = {kind: run_label(*kind) for kind in kinds}
-    assert len(set(labels.values())) == len(kinds)
-    assert not [label for label in labels.values() if "_" in label]
-    assert labels["liif", "30k"] == "LIIF (30k)"
-    assert labels["spconv", "heads_30k"] == "SPConv (one encoder, three heads, 30k)"
-    assert labels["igconv+", "from_x2_frozen"] == "IGConv+ (encoder from x2, frozen)"
+    runs = [run for profile in PROFILES for run in runs_of(profile).values()]
+    assert {(run.upsampler, run.variant): run.label for run in runs} == LABELS
+    assert len(set(LABELS.values())) == len(LABELS)
+    assert run_label("spconv", "SMFANet+ DF2K") == "SPConv (SMFANet+ DF2K)", "published models have a name of their own"
 
 
 def test_main_table_has_lines_for_blocks_c_and_d():
@@ -165,11 +187,11 @@ def test_models_with_the_frequency_loss_are_compared_at_equal_steps():
 
 def test_an_ingredient_of_fixed_scale_models_is_compared_scale_by_scale():
     runs = runs_of("cpu")
-    values = {name: [30.0 + run.scales[0] * run.variant.count("fft")] for name, run in runs.items()}
+    values = {name: [30.0 + run.scales[0] * bool(run.frequency_weight)] for name, run in runs.items()}
     table = pd.concat([rows(values, scale) for scale in (2, 3, 4)])
-    found = tables.ablation(table, runs).query("model == 'SPConv + frequency loss'").set_index("scale")
+    found = tables.effects(table, runs).query("model == 'SPConv'").set_index("scale")
     assert found.difference_db.to_dict() == {2: 2.0, 3: 3.0, 4: 4.0}
-    assert set(found.reference) == {"SPConv"}
+    assert set(found.within) == {"SPConv"}
 
 
 def test_an_ingredient_is_judged_beside_every_set_of_others():
@@ -177,12 +199,23 @@ def test_an_ingredient_is_judged_beside_every_set_of_others():
     runs = runs_of("cpu")
     values = {name: [30.0 + 0.1 * run.dihedral + 0.2 * run.igsample - 0.5 * (run.igsample and run.dihedral)]
               for name, run in runs.items()}  # fmt: skip
-    found = tables.effects(rows(values), runs).query("scale == 2 and images > 0").set_index(["ingredient", "beside"])
+    found = tables.effects(rows(values), runs).query("scale == 2 and images > 0 and model == 'IGConv'")
     assert len(found) == 12, "pairs with SPConv's start and with a frozen encoder differ in more than one"
+    assert len(tables.ablation(found)) == 6, "each alone, and each as the last of three"
+    found = found.set_index(["ingredient", "beside"])
     assert found.difference_db["IGSample", "nothing"] == pytest.approx(0.2)
     assert found.difference_db["IGSample", "frequency loss, dihedral averaging"] == pytest.approx(-0.3)
     assert found.difference_db["dihedral averaging", "frequency loss"] == pytest.approx(0.1)
     assert found.difference_db["frequency loss", "IGSample"] == 0.0
+
+
+def test_rows_of_main_runs():
+    """Neither ablations nor other budgets, starts or encoders."""
+    kinds = [("edsr_tiny", "spconv", ""), ("edsr_tiny", "spconv", "third"), ("edsr_tiny", "igconv", "fft"),
+             ("other", "igconv", ""), ("edsr_tiny", "igconv", ""), ("hat", "igconv+", "finetune")]  # fmt: skip
+    table = pd.DataFrame(kinds, columns=["encoder", "upsampler", "variant"])
+    assert tables.of_main(table, runs_of("cpu").values()).index.tolist() == [0, 4]
+    assert tables.of_main(table, runs_of("paper").values()).empty, "of a fine-tuning the budget is not all"
 
 
 def test_alternatives_stand_beside_models_of_equal_steps():
@@ -261,16 +294,16 @@ def test_ssim_and_single_sets_stand_beside_psnr_over_all_sets():
     values = {"edsr_tiny-igconv+-s0": [30.0, 31.0], "edsr_tiny-igconv+-no_fft-s0": [29.0, 30.5]}
     one = rows(values)
     both = pd.concat([one, one.head(0), rows({k: [v[0]] for k, v in values.items()}).assign(dataset="E")])
-    assert set(tables.ablation(one, runs).dataset) == {"all"}
-    found = tables.ablation(both, runs).query("ingredient == 'frequency loss' and scale == 2").set_index("dataset")
+    assert set(tables.effects(one, runs).dataset) == {"all"}
+    found = tables.effects(both, runs).query("ingredient == 'frequency loss' and scale == 2").set_index("dataset")
     assert list(found.index) == ["all", "D", "E"]
-    assert found.difference_db.to_dict() == pytest.approx({"all": -2.5 / 3, "D": -0.75, "E": -1.0})
+    assert found.difference_db.to_dict() == pytest.approx({"all": 2.5 / 3, "D": 0.75, "E": 1.0})
     assert found.difference_ssim.to_numpy() == pytest.approx(found.difference_db.to_numpy() / 100)
-    assert found.loc["D", "low_ssim"] == pytest.approx(-0.01)
+    assert found.loc["D", "high_ssim"] == pytest.approx(0.01)
     assert found.images.to_dict() == {"all": 3, "D": 2, "E": 1}
     pd.testing.assert_frame_equal(
-        tables.over_all_sets(tables.ablation(both, runs)).reset_index(drop=True),
-        tables.ablation(both, runs).query("dataset == 'all'").reset_index(drop=True),
+        tables.over_all_sets(tables.effects(both, runs)).reset_index(drop=True),
+        tables.effects(both, runs).query("dataset == 'all'").reset_index(drop=True),
     )
 
 

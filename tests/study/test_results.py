@@ -61,7 +61,7 @@ def test_import_is_light():
     code = "import sys, igconv, igconv.errors; igconv.InputError, dir(igconv); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not heavy & set(loaded)
-    code = "import sys, igconv.study.runs; igconv.study.runs('sample'); print(*sys.modules)"
+    code = "import sys, igconv.study.runs; igconv.study.runs.runs_of('sample'); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not heavy & set(loaded)
 

@@ -1,5 +1,6 @@
 """The table of runs: names, budgets, what the sample study holds, hashes."""
 
+import ast
 import csv
 import dataclasses
 from collections import Counter
@@ -13,8 +14,11 @@ from igconv.data import datasets
 from igconv.models import published
 from igconv.models.encoders import ENCODERS
 from igconv.models.super_resolver import UPSAMPLERS
+from igconv.study.comparisons import ablations, one_ingredient_apart
+from igconv.study.labels import CHANGES, DIHEDRAL, FREQUENCY_LOSS, IGSAMPLE, INGREDIENTS, SPCONV_START, VARIANTS, Change
 from igconv.study.results import PROJECT
-from igconv.study.runs import PROFILES, Run, encoder_of, first_run, get_run, learning_rate, runs_of
+from igconv.study.run import Run
+from igconv.study.runs import PROFILES, encoder_of, first_run, get_run, learning_rate, runs_of
 from igconv.training.loop import starting_model
 
 CONFIGS = PROJECT / "data" / "paper" / "train_configs.csv"
@@ -271,17 +275,101 @@ def test_unknown_field_is_an_error():
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Run)])
 def test_config_hash_changes_with_every_field(field):
     """And with nothing else: equal runs have equal hashes."""
-    run = get_run("sample", "edsr_tiny-igconv-s0")
+    name = "edsr_tiny-spconv+-x2-s0" if field == "width" else "edsr_tiny-igconv-s0"
+    run = get_run("sample", name)
     value = getattr(run, field)
     other = {str: lambda: value + "x", bool: lambda: not value, int: lambda: value + 1, float: lambda: value + 0.125,
-             tuple: lambda: (*value, value[-1] if value else 7)}[type(value)]()  # fmt: skip
+             tuple: lambda: (*value, 9)}[type(value)]()  # fmt: skip
     assert replace(run, **{field: other}).config_hash() != run.config_hash()
     assert replace(run).config_hash() == run.config_hash()
 
 
+PLAIN, WHOLE, FIXED = "edsr_tiny-igconv-s0", "edsr_tiny-igconv+-s0", "edsr_tiny-spconv-x2-s0"
+
+
+@pytest.mark.parametrize(("name", "changes", "wrong"), [
+    (PLAIN, dict(upsampler="igconv+"), r"run edsr_tiny-igconv\+-s0: igconv\+ has two or three of .*this run has none"),
+    (PLAIN, dict(upsampler="igconv+", igsample=True), "this run has IGSample"),
+    (WHOLE, dict(upsampler="igconv"), "run edsr_tiny-igconv-s0: igconv has at most one of"),
+    (WHOLE, dict(upsampler="igconv", igsample=False), "this run has frequency loss, dihedral averaging"),
+    (WHOLE, dict(upsampler="spconv", scales=(2,)), "run edsr_tiny-spconv-x2-s0: .* not for spconv"),
+    (WHOLE, dict(upsampler="liif", igsample=False), "not for liif"),
+    (FIXED, dict(dihedral=True), "not for spconv"),
+    (FIXED, dict(initialisation="spconv"), "initialisation are for igconv"),
+    (FIXED, dict(width=64), r"width is for spconv\+, not for spconv"),
+    (PLAIN, dict(width=64), "not for igconv"),
+    (WHOLE, dict(variant="no_fft"), r"IGConv\+ − frequency loss, this run has frequency loss, IGSample, dihedral"),
+    (PLAIN, dict(variant="fft"), r"IGConv \+ frequency loss, this run has none"),
+    (PLAIN, dict(variant="fft", igsample=True), "this run has IGSample"),
+    (PLAIN, dict(scales=()), r"run edsr_tiny-igconv-s0 must be distinct and at least one"),
+    (PLAIN, dict(scales=(3, 2)), r"scales must ascend, got \(3, 2\)"),
+    (PLAIN, dict(scales=(2, 2)), "must be distinct"),
+    (PLAIN, dict(scales=(2, 0)), "integer >= 1, got 0"),
+    (PLAIN, dict(scales=2), "list of integers"),
+    (PLAIN, dict(frequency_weight=-0.05), "frequency_weight must be >= 0"),
+    (PLAIN, dict(frequency_weight=float("nan")), "frequency_weight must be >= 0"),
+])  # fmt: skip
+def test_a_run_is_not_called_what_it_is_not(name, changes, wrong):
+    """IGConv+'s name with IGConv's settings trained IGConv; its relatives. A line that names the run and the fault."""
+    with pytest.raises(InputError, match=wrong) as error:
+        replace(get_run("sample", name), **changes)
+    assert "\n" not in str(error.value)
+    assert "edsr_tiny" in str(error.value)
+
+
+def test_ingredients_and_changes_follow_from_settings():
+    table = runs_of("cpu")
+    assert table[WHOLE].ingredients == INGREDIENTS
+    assert table[WHOLE].change is table[PLAIN].change is None
+    assert table["edsr_tiny-igconv+-no_igsample-s0"].ingredients == (FREQUENCY_LOSS, DIHEDRAL)
+    assert table["edsr_tiny-igconv+-no_igsample-s0"].change == Change(IGSAMPLE, False)
+    assert table["edsr_tiny-spconv-fft-x3-s0"].change == Change(FREQUENCY_LOSS, True)
+    # A name says nothing here; the settings do.
+    unnamed = replace(table["edsr_tiny-igconv+-no_igsample-s0"], variant="mine")
+    assert unnamed.change == Change(IGSAMPLE, False)
+    assert [run.is_plain for run in (table[PLAIN], table[f"edsr_tiny-igconv-{SPCONV_START}-s0"])] == [True, False]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_ablations_are_found_by_settings(profile):
+    """Those that the table names after an ingredient, and no others, whatever they are called."""
+    runs = runs_of(profile)
+    named = {name for name, run in runs.items() if run.variant in CHANGES}
+    assert ablations(runs.values()) == named
+    assert all(runs[name].change == CHANGES[runs[name].variant] for name in named)
+    number = {name: f"v{i}" for i, name in enumerate(runs)}
+    anonymous = [replace(run, variant=number[name]) for name, run in runs.items()]
+    assert ablations(anonymous) == {replace(runs[name], variant=number[name]).name for name in named}
+
+
+def test_pairs_differ_in_one_ingredient_alone():
+    """Twelve within IGConv, one with SPConv over three scales; other starts, encoders and budgets stay apart."""
+    found = one_ingredient_apart(runs_of("cpu").values())
+    assert len(found) == 13
+    for one in found:
+        assert set(one.having[0].ingredients) - set(one.without[0].ingredients) == {one.ingredient}
+        assert {run.all_else() for run in (*one.having, *one.without)} == {one.having[0].all_else()}
+        assert one.scales == [2, 3, 4]
+    assert [one.within for one in found if one.ingredient == FREQUENCY_LOSS] == ["SPConv", "IGConv", "", "", "IGConv+"]
+    assert [len(one.having) for one in found if one.having[0].is_fixed_scale] == [3]
+    assert {len(one.having) for one in one_ingredient_apart(runs_of("benchmark").values())} == {3, 9}, "seeds together"
+    assert not one_ingredient_apart(runs_of("paper").values())
+
+
+def test_names_of_variants_stand_in_the_study_alone():
+    """Who compares runs asks for their settings: no variant's name is written in another module."""
+    other_things = {"", "igsample", "dihedral", "heads"}
+    names = ({run.variant for run in RUNS} | set(CHANGES) | set(VARIANTS)) - other_things
+    for path in sorted((PROJECT / "igconv").rglob("*.py")):
+        if path.parent.name != "study":
+            words = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)}
+            assert not names & words, path
+    assert set(VARIANTS) <= {run.variant for run in RUNS}, "a text for a variant that nobody has"
+
+
 @pytest.mark.parametrize(("changes", "name"), [
     ({}, "edsr_tiny-igconv-s0"),
-    (dict(upsampler="igconv+", variant="no_fft", seed=3), "edsr_tiny-igconv+-no_fft-s3"),
+    (dict(upsampler="igconv+", variant="no_fft", igsample=True, dihedral=True, seed=3), "edsr_tiny-igconv+-no_fft-s3"),
     (dict(upsampler="spconv", scales=(2,)), "edsr_tiny-spconv-x2-s0"),
     (dict(scales=(2, 3, 4, 8)), "edsr_tiny-igconv-x2348-s0"),
 ])  # fmt: skip

@@ -8,7 +8,8 @@ import torch
 from igconv import InputError, build_model
 from igconv.models import published
 from igconv.study import results
-from igconv.study.runs import WITH_CONSTANT, get_run, runs_of
+from igconv.study.run import WITH_CONSTANT
+from igconv.study.runs import get_run, runs_of
 from igconv.training import start
 from igconv.training.start import starting_model
 

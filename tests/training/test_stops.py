@@ -217,11 +217,10 @@ def test_results_below_a_file_are_refused(tiny_run, tmp_path, monkeypatch):
 def test_bad_settings_stop_before_the_first_step(tiny_run, changes, named, monkeypatch):
     """One line, before any training and without a model file."""
     monkeypatch.setattr(torch.optim.Adam, "step", lambda *_, **__: pytest.fail("took a step"))
-    run = replace(tiny_run, **changes)
     with pytest.raises(InputError, match=named) as error:
-        list(train(run, accelerator="cpu"))
+        list(train(replace(tiny_run, **changes), accelerator="cpu"))
     assert "\n" not in str(error.value)
-    assert not (folder_of(run) / "model.safetensors").exists()
+    assert not list(results.root(tiny_run.profile).rglob("model.safetensors"))
 
 
 def test_left_out_images_are_told(tiny_run, capsys, image_sets, photograph, write_png):

@@ -29,9 +29,7 @@ def call(*words: str, results_folder: Path, **environment) -> subprocess.Complet
 
 def tables_of(root: Path) -> dict[str, str]:
     """Contents of the tables that do not hold times."""
-    return {
-        p.name: p.read_text() for p in root.glob("tables/*.csv") if p.stem in ("main", "ablation", "fixed_vs_multi")
-    }
+    return {p.name: p.read_text() for p in root.glob("tables/*.csv") if p.stem in ("main", "effects", "fixed_vs_multi")}
 
 
 @pytest.fixture(scope="module")

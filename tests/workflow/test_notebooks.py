@@ -44,9 +44,12 @@ class TestForm:
         assert all("  # " in line for line in second.source.splitlines()), "a parameter has a help text"
 
     def test_is_thin(self, path):
-        """No classes, no functions over three lines: logic belongs to the package."""
+        """No classes, no functions over three lines, no long cells: logic belongs to the package."""
         for cell in nbformat.read(path, 4).cells:
             if cell.cell_type == "code":
+                lines = cell.source.splitlines()
+                assert len(lines) <= 16, f"a cell of {len(lines)} lines begins with {lines[0]!r}"
+                assert max(map(len, lines)) <= 120
                 for node in ast.walk(ast.parse(cell.source)):
                     assert not isinstance(node, ast.ClassDef)
                     if isinstance(node, ast.FunctionDef):

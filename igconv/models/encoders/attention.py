@@ -6,7 +6,7 @@ than the authors' steps (DECISIONS.md).
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ def position_bias(table: Tensor, index: Tensor) -> Tensor:
     return table[index.flatten()].view(*index.shape, -1).permute(2, 0, 1)
 
 
-def shift_regions(size: tuple[int, int], window: int, shift: int, device=None) -> Tensor:
+def shift_regions(size: Sequence[int], window: int, shift: int, device=None) -> Tensor:
     """Region numbers (windows, window^2) of an image of ``size`` rolled by ``shift``.
 
     Windows at the far border of a rolled image hold pixels that were never neighbours. Only pixels with the same
@@ -61,17 +61,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor, mask: Te
 
 
 # Buffers that follow from the options. Published weights hold them, ours do not.
-CONSTANTS = ("attn_mask", "relative_position_index", "aligned_relative_position_index", "relative_position_index_SA",
-             "relative_position_index_OCA")  # fmt: skip
-# Our names of options -> spandrel's, where they differ.
-_THEIRS = dict(channels="embed_dim", heads="num_heads", window="window_size", connection="resi_connection",
-               drop_path="drop_path_rate", drop="drop_rate", attention_drop="attn_drop_rate", compress="compress_ratio",
-               squeeze="squeeze_factor", overlap="overlap_ratio", tokens="num_tokens", token_channels="reducted_dim",
-               ffn_kernel_size="convffn_kernel_size")  # fmt: skip
+CONSTANTS = (
+    "attn_mask",
+    "relative_position_index",
+    "aligned_relative_position_index",
+    "relative_position_index_SA",
+    "relative_position_index_OCA",
+)
 
 
-class WindowEncoder:
-    """What SwinIR, HAT, ATD and SRFormer have in common, a mixin over spandrel's classes.
+class WindowEncoder(nn.Module):
+    """What SwinIR, HAT, ATD and SRFormer have in common; to be named before spandrel's class, as the first base.
 
     (B, 3, H, W) -> (B, channels, H, W): conv, groups of transformer blocks, conv, long skip. H and W must be
     multiples of the window; `SuperResolver` pads.
@@ -79,21 +79,44 @@ class WindowEncoder:
 
     pad_mode = "reflect"
     connections = ("1conv", "3conv")
-    exchanged: dict[type, type]  # classes of parts -> subclasses with other methods
+    exchanged: dict[type, type]  # classes of modules -> subclasses with other methods
+    # What spandrel's classes have.
+    conv_first: nn.Module
+    layers: nn.ModuleList
+    conv_after_body: nn.Module
+    forward_features: Callable[..., Tensor]
 
-    def _setup(self, *, mean: Sequence[float], **options) -> None:
-        """Build spandrel's network from our options and make an encoder of it."""
-        o = {_THEIRS.get(name, name): value for name, value in options.items()}
-        channels, depths, heads = o["embed_dim"], tuple(o["depths"]), tuple(o["num_heads"])
-        if len(depths) != len(heads) or any(channels % n for n in heads):
-            raise InputError(f"each group needs a depth and a number of heads that divides its channels, got depths "
-                             f"{depths}, heads {heads}, channels {channels}")  # fmt: skip
-        choose(o["resi_connection"], self.connections, "connection")
+    def _setup(
+        self,
+        *,
+        mean: Sequence[float],
+        embed_dim: int,
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        window_size: int,
+        resi_connection: str,
+        **options,
+    ) -> None:
+        """Build spandrel's network, with its own names of the options, and make an encoder of it."""
+        if len(depths) != len(num_heads) or any(embed_dim % heads for heads in num_heads):
+            raise InputError(
+                "each group needs a depth and a number of heads that divides its channels, got depths "
+                f"{tuple(depths)}, heads {tuple(num_heads)}, channels {embed_dim}"
+            )
+        choose(resi_connection, self.connections, "connection")
         with warnings.catch_warnings(action="ignore"):  # spandrel's, about torch.meshgrid
-            super().__init__(**o, upsampler="")
+            super().__init__(
+                embed_dim=embed_dim,
+                depths=depths,
+                num_heads=num_heads,
+                window_size=window_size,
+                resi_connection=resi_connection,
+                upsampler="",
+                **options,
+            )
         if hasattr(self, "conv_last"):
             del self.conv_last  # the head that most of them add when none is asked for
-        self.out_channels, self.pad_to, self.mean = channels, o["window_size"], tuple(mean)
+        self.out_channels, self.pad_to, self.mean = embed_dim, window_size, tuple(mean)
         for module in self.modules():
             module.__class__ = self.exchanged.get(type(module), type(module))
             for name, buffer in list(module.named_buffers(recurse=False)):

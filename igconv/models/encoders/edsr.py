@@ -17,6 +17,7 @@ class ResidualBlock(nn.Module):
         for conv in (self.conv1, self.conv2):
             nn.init.kaiming_normal_(conv.weight)
             conv.weight.data.mul_(0.1)
+            assert conv.bias is not None
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,9 @@ class Headless(nn.Module):
     ``constant`` is what the head added to each colour whatever the features were: `build_model` gives it to a head that
     has none of its own. ``recipe`` says what the network was, for a file of the model (`rebuilt`).
     """
+
+    mean: tuple[float, ...]
+    img_range: float
 
     def __init__(self, net: nn.Module, channels: int, pad_to: int = 1, image_skip: bool = False):
         super().__init__()
@@ -303,7 +307,8 @@ def _take_out_mean(encoder: Headless, image: Tensor, features: Tensor) -> None:
     Two ways are known: attributes ``mean`` and ``img_range`` (the SwinIR family), and a convolution ``sub_mean`` with
     ``rgb_range`` (RCAN and EDSR), when it only shifts.
     """
-    net, plain = encoder.net, copy.deepcopy(encoder.net)
+    net: Any = encoder.net
+    plain: Any = copy.deepcopy(encoder.net)
     mean, span = getattr(net, "mean", None), getattr(net, "img_range", None)
     if isinstance(mean, Tensor) and mean.numel() == 3 and isinstance(span, int | float):
         plain.mean, plain.img_range = torch.zeros_like(mean), 1.0

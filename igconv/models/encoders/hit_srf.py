@@ -35,10 +35,12 @@ class DualFeatures(nn.Module):
         super().__init__()
         narrow = channels // 5
         self.conv = nn.Sequential(
-            nn.Conv2d(channels, narrow, 1), nn.LeakyReLU(0.2),
-            nn.Conv2d(narrow, narrow, 3, padding=1), nn.LeakyReLU(0.2),
+            nn.Conv2d(channels, narrow, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(narrow, narrow, 3, padding=1),
+            nn.LeakyReLU(0.2),
             nn.Conv2d(narrow, channels, 1),
-        )  # fmt: skip
+        )
         self.linear = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,9 +180,19 @@ class HiTSRF(GroupEncoder):
         InputError: options that do not fit together.
     """
 
-    def __init__(self, channels=60, depths: Sequence[int] = (6, 6, 6, 6), heads: Sequence[int] = (6, 6, 6, 6),
-                 base_window: Sequence[int] = (8, 8), window_ratios: Sequence[float] = (0.5, 1, 2, 4, 6, 8),
-                 mlp_ratio=2.0, connection="1conv", drop_path=0.0, img_range=1.0, mean=DIV2K_MEAN):  # fmt: skip
+    def __init__(
+        self,
+        channels=60,
+        depths: Sequence[int] = (6, 6, 6, 6),
+        heads: Sequence[int] = (6, 6, 6, 6),
+        base_window: Sequence[int] = (8, 8),
+        window_ratios: Sequence[float] = (0.5, 1, 2, 4, 6, 8),
+        mlp_ratio=2.0,
+        connection="1conv",
+        drop_path=0.0,
+        img_range=1.0,
+        mean=DIV2K_MEAN,
+    ):
         positive_integer(channels, "channels")
         depths, heads = check_sizes(depths, "depths"), check_sizes(heads, "heads")
         base = check_sizes(base_window, "base_window")
@@ -188,14 +200,16 @@ class HiTSRF(GroupEncoder):
             raise InputError(f"depths and heads must be as many and base_window two, got {depths}, {heads}, {base}")
         if channels < 16 or any(channels % (2 * n) for n in heads):
             raise InputError(f"channels must be at least 16 and a multiple of 2 x heads, got {channels} and {heads}")
-        windows = [tuple(int(side * ratio) for side in base) for ratio in window_ratios]
+        windows = [(int(base[0] * ratio), int(base[1] * ratio)) for ratio in window_ratios]
         if max(depths) > len(windows) or any(side < 1 for window in windows for side in window):
             raise InputError(f"window_ratios must hold one ratio per block that leaves a pixel, got {window_ratios}")
         hidden = positive_integer(int(channels * mlp_ratio), "mlp_ratio x channels")
         groups = []
         for count, rates in zip(heads, drop_rates(depths, drop_path), strict=True):
-            groups.append([
-                HierarchicalBlock(channels, hidden, SpatialChannelCorrelation(channels, count, window, base), rate)
-                for window, rate in zip(windows, rates, strict=False)
-            ])  # fmt: skip
+            groups.append(
+                [
+                    HierarchicalBlock(channels, hidden, SpatialChannelCorrelation(channels, count, window, base), rate)
+                    for window, rate in zip(windows, rates, strict=False)
+                ]
+            )
         super().__init__(channels, groups, connection, img_range, mean)

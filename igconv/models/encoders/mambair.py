@@ -28,9 +28,12 @@ class ChannelAttention(nn.Module):
         super().__init__()
         narrow = max(1, channels // squeeze)
         self.attention = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, narrow, 1), nn.ReLU(),
-            nn.Conv2d(narrow, channels, 1), nn.Sigmoid(),
-        )  # fmt: skip
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, narrow, 1),
+            nn.ReLU(),
+            nn.Conv2d(narrow, channels, 1),
+            nn.Sigmoid(),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.attention(x)
@@ -43,9 +46,11 @@ class ConvAttentionBlock(nn.Module):
         super().__init__()
         narrow = channels // compression
         self.cab = nn.Sequential(
-            nn.Conv2d(channels, narrow, 3, padding=1), nn.GELU(), nn.Conv2d(narrow, channels, 3, padding=1),
+            nn.Conv2d(channels, narrow, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(narrow, channels, 3, padding=1),
             ChannelAttention(channels, squeeze),
-        )  # fmt: skip
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cab(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -91,8 +96,9 @@ class SelectiveScan2D(nn.Module):
         low_rank, B, C = (u @ self.x_proj_weight.transpose(1, 2)).split(self.split, dim=-1)
         step = low_rank @ self.dt_projs_weight.transpose(1, 2)
         A = -self.A_logs.to(torch.promote_types(self.A_logs.dtype, torch.float32)).exp()
-        y = selective_scan(u, step, self.dt_projs_bias, A.unflatten(0, (DIRECTIONS, -1)), B, C,
-                           self.Ds.unflatten(0, (DIRECTIONS, -1)))  # fmt: skip
+        y = selective_scan(
+            u, step, self.dt_projs_bias, A.unflatten(0, (DIRECTIONS, -1)), B, C, self.Ds.unflatten(0, (DIRECTIONS, -1))
+        )
         rows, columns = (y[:, :2] + y[:, 2:].flip(2)).unbind(1)
         return rows.unflatten(1, (h, w)) + columns.unflatten(1, (w, h)).transpose(1, 2)
 
@@ -136,16 +142,32 @@ class MambaIR(GroupEncoder):
         InputError: options that do not fit together; neither mambapy nor mamba_ssm installed.
     """
 
-    def __init__(self, channels=180, depths: Sequence[int] = (6, 6, 6, 6, 6, 6), state_dim=16, expand=2.0,
-                 compression=3, squeeze=30, connection="1conv", drop_path=0.1, img_range=1.0,
-                 mean=DIV2K_MEAN):  # fmt: skip
-        for value, name in ((channels, "channels"), (state_dim, "state_dim"), (compression, "compression"),
-                            (squeeze, "squeeze")):  # fmt: skip
+    def __init__(
+        self,
+        channels=180,
+        depths: Sequence[int] = (6, 6, 6, 6, 6, 6),
+        state_dim=16,
+        expand=2.0,
+        compression=3,
+        squeeze=30,
+        connection="1conv",
+        drop_path=0.1,
+        img_range=1.0,
+        mean=DIV2K_MEAN,
+    ):
+        for value, name in (
+            (channels, "channels"),
+            (state_dim, "state_dim"),
+            (compression, "compression"),
+            (squeeze, "squeeze"),
+        ):
             positive_integer(value, name)
         if compression > channels:
             raise InputError(f"compression must not exceed the {channels} channels, got {compression}")
         inner = positive_integer(int(channels * expand), "expand x channels")
         require_backend()
-        groups = [[ResidualStateSpaceBlock(channels, state_dim, inner, compression, squeeze, rate) for rate in rates]
-                  for rates in drop_rates(check_sizes(depths, "depths"), drop_path)]  # fmt: skip
+        groups = [
+            [ResidualStateSpaceBlock(channels, state_dim, inner, compression, squeeze, rate) for rate in rates]
+            for rates in drop_rates(check_sizes(depths, "depths"), drop_path)
+        ]
         super().__init__(channels, groups, connection, img_range, mean)

@@ -49,8 +49,13 @@ class RDN(nn.Module):
 
     def __init__(self, channels=64, blocks=16, layers=8, growth=64, outer_kernel_size=3):
         super().__init__()
-        for value, name in ((channels, "channels"), (blocks, "blocks"), (layers, "layers"), (growth, "growth"),
-                            (outer_kernel_size, "outer_kernel_size")):  # fmt: skip
+        for value, name in (
+            (channels, "channels"),
+            (blocks, "blocks"),
+            (layers, "layers"),
+            (growth, "growth"),
+            (outer_kernel_size, "outer_kernel_size"),
+        ):
             positive_integer(value, name)
         if outer_kernel_size % 2 == 0:
             raise InputError(f"outer_kernel_size must be odd, got {outer_kernel_size}")

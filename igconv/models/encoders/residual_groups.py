@@ -24,10 +24,12 @@ def connection_conv(channels: int, kind: str) -> nn.Module:
         return nn.Conv2d(channels, channels, 3, padding=1)
     narrow = max(1, channels // 4)
     return nn.Sequential(
-        nn.Conv2d(channels, narrow, 3, padding=1), nn.LeakyReLU(0.2),
-        nn.Conv2d(narrow, narrow, 1), nn.LeakyReLU(0.2),
+        nn.Conv2d(channels, narrow, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(narrow, narrow, 1),
+        nn.LeakyReLU(0.2),
         nn.Conv2d(narrow, channels, 3, padding=1),
-    )  # fmt: skip
+    )
 
 
 def stochastic_depth(rate: float) -> nn.Module:
@@ -76,8 +78,9 @@ class GroupEncoder(nn.Module):
         img_range, mean: as in `EDSR`: `SuperResolver` gives the encoder ``(image - mean) * img_range``.
     """
 
-    def __init__(self, channels: int, groups: Sequence[Sequence[nn.Module]], connection="1conv", img_range=1.0,
-                 mean=DIV2K_MEAN):  # fmt: skip
+    def __init__(
+        self, channels: int, groups: Sequence[Sequence[nn.Module]], connection="1conv", img_range=1.0, mean=DIV2K_MEAN
+    ):
         super().__init__()
         self.out_channels, self.img_range, self.mean = channels, img_range, tuple(mean)
         self.conv_first = nn.Conv2d(3, channels, 3, padding=1)

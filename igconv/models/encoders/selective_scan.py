@@ -57,7 +57,7 @@ def selective_scan(u: Tensor, step: Tensor, bias: Tensor, A: Tensor, B: Tensor, 
 
 
 def _scan_by_kernel(u, step, bias, A, B, C, D):
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # pyright: ignore[reportMissingImports]
 
     k, d = bias.shape
     u, step = (t.transpose(2, 3).flatten(1, 2).contiguous() for t in (u, step))  # (batch, K d, L)
@@ -66,19 +66,21 @@ def _scan_by_kernel(u, step, bias, A, B, C, D):
     return y.unflatten(1, (k, d)).transpose(2, 3)
 
 
-def _scan_by_chunks(u, step, bias, A, B, C, D, chunk: int | None = None):
-    """``chunk``: length of the pieces; chosen by the size of the states when left out."""
+def _scan_by_chunks(u, step, bias, A, B, C, D, *, chunk: int = 0):
+    """``chunk``: length of the pieces; 0 to choose it by the size of the states."""
     batch, k, _, d = u.shape
-    if chunk is None:
+    if not chunk:
         budget = (GPU_CHUNK if u.is_cuda else CPU_CHUNK) // (batch * A.numel())
         chunk = 2 ** max(4, budget.bit_length() - 1)  # the scan pads other lengths to a power of two
     h = u.new_zeros(batch, k, d, A.shape[-1])
     pieces = []
-    for part in zip(*(t.split(chunk, dim=2) for t in (u, step, B, C)), strict=True):
+    for start in range(0, u.shape[2], chunk):
+        cut = slice(start, start + chunk)
+        arguments = (h, u[:, :, cut], step[:, :, cut], B[:, :, cut], C[:, :, cut], bias, A, D)
         if torch.is_grad_enabled():
-            y, h = checkpoint(_scan_chunk, h, *part, bias, A, D, use_reentrant=False, preserve_rng_state=False)
+            y, h = checkpoint(_scan_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
         else:
-            y, h = _scan_chunk(h, *part, bias, A, D)
+            y, h = _scan_chunk(*arguments)
         pieces.append(y)
     return torch.cat(pieces, dim=2)
 

@@ -18,8 +18,10 @@ from igconv.models.encoders.edsr import DIV2K_MEAN
 try:
     from spandrel_extra_arches.architectures.SRFormer import SRFormer as SpandrelSRFormer
 except ImportError:
-    raise InputError('SRFormer needs the extra "srformer": pip install "igconv[srformer]" '
-                     "(its code is CC BY-NC 4.0: non-commercial use only)") from None  # fmt: skip
+    raise InputError(
+        'SRFormer needs the extra "srformer": pip install "igconv[srformer]" '
+        "(its code is CC BY-NC 4.0: non-commercial use only)"
+    ) from None
 
 _srformer = sys.modules[SpandrelSRFormer.__module__]
 
@@ -62,9 +64,42 @@ class SRFormer(WindowEncoder, SpandrelSRFormer):
 
     exchanged = {_srformer.PSA: PermutedWindows, _srformer.PSA_Block: PermutedBlock}  # noqa: RUF012
 
-    def __init__(self, channels=180, depths: Sequence[int] = (6,) * 6, heads: Sequence[int] = (6,) * 6, window=22,
-                 mlp_ratio=2.0, connection="1conv", drop_path=0.1, drop=0.0, attention_drop=0.0, img_size=64,
-                 qkv_bias=True, qk_scale=None, patch_norm=True, ape=False, img_range=1.0, mean=DIV2K_MEAN):  # fmt: skip
+    def __init__(
+        self,
+        channels=180,
+        depths: Sequence[int] = (6,) * 6,
+        heads: Sequence[int] = (6,) * 6,
+        window=22,
+        mlp_ratio=2.0,
+        connection="1conv",
+        drop_path=0.1,
+        drop=0.0,
+        attention_drop=0.0,
+        img_size=64,
+        qkv_bias=True,
+        qk_scale=None,
+        patch_norm=True,
+        ape=False,
+        img_range=1.0,
+        mean=DIV2K_MEAN,
+    ):
         if window % 2 or channels % 4:
             raise InputError(f"SRFormer needs an even window and channels in fours, got {window} and {channels}")
-        self._setup(**{name: value for name, value in locals().items() if name not in ("self", "__class__")})
+        self._setup(
+            mean=mean,
+            img_range=img_range,
+            embed_dim=channels,
+            depths=depths,
+            num_heads=heads,
+            window_size=window,
+            mlp_ratio=mlp_ratio,
+            resi_connection=connection,
+            drop_path_rate=drop_path,
+            drop_rate=drop,
+            attn_drop_rate=attention_drop,
+            img_size=img_size,
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            patch_norm=patch_norm,
+            ape=ape,
+        )

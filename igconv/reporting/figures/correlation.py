@@ -13,16 +13,15 @@ def kernel_patterns(patterns: pd.DataFrame) -> Figure:
     rows = list(patterns.groupby(["model", "scale"], sort=False))
     channels = sorted(patterns.channel.unique())
     figure, axes = subplots(len(rows), len(channels), 0.62, 0.64)
-    for i, ((model, scale), part) in enumerate(rows):
+    for i, ((model, scale), of_row) in enumerate(rows):
         for axis, channel in zip(axes[i], channels, strict=True):
             axis.set(xticks=[], yticks=[])
-            table = part[part.channel == channel].pivot(index="sub_row", columns="sub_col", values="value")
+            table = of_row[of_row.channel == channel].pivot(index="sub_row", columns="sub_col", values="value")
             axis.imshow(table, cmap="inferno", interpolation="nearest")
             axis.spines[["top", "right"]].set_visible(True)
             if i == 0:
                 axis.set_title(str(channel), fontsize=7)
-        name = f"x{scale}" if patterns.model.nunique() == 1 else f"{model.removesuffix(f' x{scale}')} x{scale}"
-        axes[i, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        axes[i, 0].set_ylabel(f"{model} x{scale}", rotation=0, ha="right", va="center", fontsize=8)
     figure.supxlabel("input channel (number above); each picture is one low-resolution pixel", fontsize=8)
     return figure
 
@@ -67,7 +66,6 @@ def correlation_bars(correlation: pd.DataFrame) -> Figure:
 
 
 def _pair_name(a: str, b: str, scale_a: int, scale_b: int) -> str:
-    a, b = a.removesuffix(f" x{scale_a}"), b.removesuffix(f" x{scale_b}")
     return f"{a} x{scale_a}–x{scale_b}" if a == b else f"{a} x{scale_a}–{b} x{scale_b}"
 
 
@@ -80,7 +78,10 @@ def alignment_bars(alignment: pd.DataFrame, psnr: pd.DataFrame) -> Figure:
     """
     if alignment.empty or psnr.empty:
         raise InputError("nothing to draw: no SPConv was predicted")
-    pairs = list(alignment.groupby(["model_a", "model_b", "scale_a", "scale_b"], sort=False).groups)
+    key = ["model_a", "model_b", "scale_a", "scale_b"]
+    pairs = list(alignment.groupby(key, sort=False).groups)
+    of_pair = dict(list(alignment.groupby(key, sort=False)))
+    psnr_of_pair = dict(list(psnr.groupby(key, sort=False)))
     kinds = [(c, k) for c in ("kernel", "output") for k in ("kept", "removed")]
     maps, heads = list(alignment.alignment.unique()), [h for h in psnr["head"].unique() if h != "true"]
     figure, axes = subplots(2, 1, 2.0 + 1.3 * len(pairs), 3.2)
@@ -88,8 +89,8 @@ def alignment_bars(alignment: pd.DataFrame, psnr: pd.DataFrame) -> Figure:
     names = ["\n".join(_pair_name(*pair).rsplit(" ", 1)) for pair in pairs]
     groups = [(pair, kind) for pair in pairs for kind in kinds]
     for x, (pair, (compared, constant)) in enumerate(groups):
-        at = alignment[(alignment.model_a == pair[0]) & (alignment.model_b == pair[1])
-                       & (alignment.compared == compared) & (alignment.constant == constant)]  # fmt: skip
+        at = of_pair[pair]
+        at = at[(at.compared == compared) & (at.constant == constant)]
         for row in at.itertuples():
             n = maps.index(row.alignment)
             upper.plot(x, row.value, "os^D"[n % 4], ms=4.5, color=SERIES[n], mfc=SERIES[n] if n == 0 else "white")
@@ -107,7 +108,7 @@ def alignment_bars(alignment: pd.DataFrame, psnr: pd.DataFrame) -> Figure:
              for n in range(len(maps))]  # fmt: skip
     upper.legend(marks, maps, loc="center left", bbox_to_anchor=(1, 0.5), title="map of the channels")
     for i, pair in enumerate(pairs):
-        at = psnr[(psnr.model_a == pair[0]) & (psnr.model_b == pair[1])].set_index("head")
+        at = psnr_of_pair[pair].set_index("head")
         for n, head in enumerate(heads):
             if head in at.index:
                 x, row = i + 0.8 * (n + 0.5) / len(heads) - 0.4, at.loc[head]

@@ -1,6 +1,5 @@
 """Figures of trainings and of their results."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,16 +8,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from igconv.errors import InputError
-from igconv.reporting.figures.style import BLACK, GREEN, GREY, PURPLE, labelled, styled, subplots
-from igconv.study.labels import INGREDIENTS
+from igconv.reporting.figures.style import GREY, INGREDIENT_COLOURS, labelled, styled, subplots
 
 
 @styled
 def training_curves(records: pd.DataFrame, bicubic_psnr_y_db: float | None = None) -> Figure:
-    """L1 loss and validation PSNR against steps; records: run, upsampler, variant, step, l1, psnr_y_db.
+    """L1 loss and validation PSNR against steps; records: run, upsampler, variant, train_scales, step, l1, psnr_y_db.
 
-    Runs of one label (fixed scales) share colour and legend entry; their scale, taken from the run's name, stands at
-    the end of the curve. The other curves are means over the scales of the run, so only they compare with each other.
+    Runs of one label (fixed scales) share colour and legend entry; their scale stands at the end of the curve, where
+    the records have train_scales. The other curves are means over the scales of the run ("2-3-4"), so only they
+    compare with each other.
     """
     records, colours = labelled(records)
     figure, ((loss, psnr),) = subplots(1, 2, 4.2, 3.0)
@@ -28,9 +27,9 @@ def training_curves(records: pd.DataFrame, bicubic_psnr_y_db: float | None = Non
             loss.plot(run.step, run.l1, color=colour, label=name, lw=1)
             seen = run.dropna(subset="psnr_y_db")
             psnr.plot(seen.step, seen.psnr_y_db, color=colour, marker="o", ms=2.5, lw=1.2)
-            scale = re.search(r"-(x\d+)-", run.run.iloc[0])
-            if scale and len(seen):
-                psnr.annotate(scale[1], (seen.step.iloc[-1], seen.psnr_y_db.iloc[-1]), (4, 0), fontsize=7,
+            scale = run.train_scales.iloc[0] if "train_scales" in run else ""
+            if scale.isdigit() and len(seen):
+                psnr.annotate(f"x{scale}", (seen.step.iloc[-1], seen.psnr_y_db.iloc[-1]), (4, 0), fontsize=7,
                               textcoords="offset points", va="center", color=colour)  # fmt: skip
     if bicubic_psnr_y_db is not None:
         psnr.axhline(bicubic_psnr_y_db, color=GREY, ls="--", lw=1, label="bicubic")
@@ -74,28 +73,28 @@ def psnr_gain(rows: pd.DataFrame) -> Figure:
 
 @styled
 def ablation(table: pd.DataFrame) -> Figure:
-    """What each ingredient of IGConv+ changes, a panel per scale: mean over all images with its 95 % interval over
+    """What each ingredient of IGConv+ brings, a panel per scale: mean over all images with its 95 % interval over
     images and seeds, and where there are several test sets a dot for each. Table: `igconv.reporting.tables.ablation` of
     one encoder."""
     known = table.dropna(subset="difference_db") if len(table) else table
     if not len(known):
-        raise InputError("of no variant the evaluation of it and of its reference are there")
-    names, scales = list(dict.fromkeys(known.model)), sorted(known.scale.unique())
-    colours = dict(zip(dict.fromkeys(INGREDIENTS.values()), (GREEN, PURPLE, BLACK), strict=True))
-    figure, (axes,) = subplots(1, len(scales), 2.6, 0.9 + 0.33 * len(names), sharex=True, sharey=True)
+        raise InputError("of no ingredient the evaluation of a run with it and of one without it are there")
+    kinds, scales = list(dict.fromkeys(zip(known.ingredient, known.within, strict=True))), sorted(known.scale.unique())
+    colours = {ingredient.label: colour for ingredient, colour in INGREDIENT_COLOURS.items()}
+    figure, (axes,) = subplots(1, len(scales), 2.6, 0.9 + 0.33 * len(kinds), sharex=True, sharey=True)
     for axis, scale in zip(axes, scales, strict=True):
         for row in known[known.scale == scale].itertuples():
-            i, mean = names.index(row.model), row.difference_db
+            i, mean = kinds.index((row.ingredient, row.within)), row.difference_db
             if row.dataset != "all":
                 axis.plot(mean, i + 0.25, "o", color=GREY, ms=2.5)
                 continue
             ends = np.nan_to_num([[mean - row.low_db], [row.high_db - mean]])
             axis.errorbar(mean, i, xerr=ends, fmt="o", ms=5, capsize=3, color=colours[row.ingredient])
         axis.axvline(0, color="black", lw=0.8)
-        axis.set(title=f"x{scale}", yticks=range(len(names)), yticklabels=names)
+        axis.set(title=f"x{scale}", yticks=range(len(kinds)), yticklabels=[f"{i} in {model}" for i, model in kinds])
         axis.grid(axis="x")
-    axes[0].set_ylim(len(names) - 0.5, -0.5)
-    figure.supxlabel("PSNR-Y minus that of the model without the change (dB)", fontsize=9)
+    axes[0].set_ylim(len(kinds) - 0.5, -0.5)
+    figure.supxlabel("PSNR-Y with the ingredient minus without it (dB)", fontsize=9)
     return figure
 
 

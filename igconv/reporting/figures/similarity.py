@@ -82,8 +82,8 @@ def cka_depth(similarity: pd.DataFrame) -> Figure:
 def transfer_loss(functional: pd.DataFrame) -> Figure:
     """PSNR-Y of frozen encoders with fitted SPConvs against the native encoder's, a panel per family.
 
-    Rows of `igconv.analysis.ridge.transfer_summary`: a group per target scale, a dot per encoder with its interval,
-    on an axis that is logarithmic below 0.1 dB, so that losses of hundredths and of decibels are both seen.
+    The summary of `igconv.analysis.encoders.transferred`: a group per target scale, a dot per encoder with its
+    interval. The axis is logarithmic below 0.1 dB, so that losses of hundredths and of decibels are both seen.
     """
     if functional.empty:
         raise InputError("nothing to draw: no SPConv was fitted")
@@ -118,7 +118,7 @@ def transfer_loss(functional: pd.DataFrame) -> Figure:
 def _who(row: dict) -> str:
     if row["head"] == "bicubic":
         return "bicubic"
-    if row["encoder"].startswith("untrained"):
+    if not row["trained"]:
         return "untrained encoder"
     if row["head"] == "as trained":
         return "native model as trained"

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from igconv.errors import InputError
 from igconv.reporting.figures.style import BLACK, GREY, SERIES, labelled, styled, subplots
-from igconv.study.labels import run_label
 
 LOW, HIGH = "band_low_cycles_per_px", "band_high_cycles_per_px"
 FREQUENCY = "frequency (cycles per HR pixel)"
@@ -69,17 +68,16 @@ def band_errors(errors: pd.DataFrame) -> Figure:
 
 
 @styled
-def band_differences(differences: pd.DataFrame, base: str, rows: list[list[tuple[str, str]]] | None = None) -> Figure:
+def band_differences(differences: pd.DataFrame, base: str, rows: list[list[str]] | None = None) -> Figure:
     """Error per band over that of one kind of run, with 95 % intervals: a column per scale, a line per label.
 
     Args:
         differences: of `igconv.analysis.spectrum.differences`.
         base: name of the kind that was subtracted, for the axis.
-        rows: (upsampler, variant) of the lines of each row of panels; all in one row if left out.
+        rows: labels of the lines of each row of panels; all in one row if left out.
     """
     differences, colours = _distinct(differences)
-    kinds = list(zip(differences.upsampler, differences.variant, strict=True))
-    rows = [[kind for kind in row if kind in kinds] for row in rows or [list(dict.fromkeys(kinds))]]
+    rows = [[label for label in dict.fromkeys(row) if label in colours] for row in rows or [differences.label]]
     rows, scales = [row for row in rows if row], sorted(differences.scale.unique())
     if not rows:
         raise InputError("nothing to draw: none of the kinds of runs asked for is there")
@@ -87,8 +85,7 @@ def band_differences(differences: pd.DataFrame, base: str, rows: list[list[tuple
     width = (differences[HIGH] - differences[LOW]).min()
     for panels, row in zip(axes, rows, strict=True):
         for axis, scale in zip(panels, scales, strict=True):
-            for i, kind in enumerate(row):
-                label = run_label(*kind)
+            for i, label in enumerate(row):
                 part = differences[(differences.label == label) & (differences.scale == scale)].sort_values(LOW)
                 if len(part):
                     # Side by side, so that no interval hides another.

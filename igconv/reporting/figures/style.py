@@ -14,18 +14,20 @@ from matplotlib.figure import Figure
 
 from igconv.errors import InputError
 from igconv.files import write
-from igconv.study.labels import run_label
+from igconv.study.labels import DIHEDRAL, FREQUENCY_LOSS, IGSAMPLE, SPCONV_START, Change, run_label
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")  # fmt: skip
 GREY, WINE, OLIVE = "#8C8C8C", "#882255", "#999933"  # the last two are Tol's
 
+INGREDIENT_COLOURS = {FREQUENCY_LOSS: GREEN, IGSAMPLE: PURPLE, DIHEDRAL: BLACK}
 # (upsampler, variant) -> colour, in the order of legends.
 COLOURS = {
     ("bicubic", ""): GREY, ("spconv", ""): ORANGE, ("spconv+", ""): RED, ("igconv", ""): SKY, ("igconv+", ""): BLUE,
-    ("igconv+", "no_fft"): GREEN, ("igconv+", "no_igsample"): PURPLE, ("igconv+", "no_dihedral"): BLACK,
-    ("igconv", "fft"): GREEN, ("igconv", "igsample"): PURPLE, ("igconv", "dihedral"): BLACK, ("liif", ""): GREEN,
-    ("spconv", "fft"): YELLOW, ("igconv", "spconv_init"): OLIVE, ("igconv+", "spconv_init"): WINE,
+    **{("igconv+", Change(ingredient, False).variant): colour for ingredient, colour in INGREDIENT_COLOURS.items()},
+    **{("igconv", Change(ingredient, True).variant): colour for ingredient, colour in INGREDIENT_COLOURS.items()},
+    ("liif", ""): GREEN, ("spconv", Change(FREQUENCY_LOSS, True).variant): YELLOW,
+    ("igconv", SPCONV_START): OLIVE, ("igconv+", SPCONV_START): WINE,
 }  # fmt: skip
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, BLACK, GREY)  # where lines are not runs
 RC = {

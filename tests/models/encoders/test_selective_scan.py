@@ -38,7 +38,7 @@ def test_scan_equals_the_recurrence(length, chunk):
     expected = recurrence(*inputs)
     cotangent = torch.randn_like(expected)
     gradients = torch.autograd.grad((expected * cotangent).sum(), inputs)
-    y = selective_scan._scan_by_chunks(*inputs, chunk) if chunk else selective_scan.selective_scan(*inputs)
+    y = selective_scan._scan_by_chunks(*inputs, chunk=chunk) if chunk else selective_scan.selective_scan(*inputs)
     torch.testing.assert_close(y, expected, atol=1e-10, rtol=1e-10)
     found = torch.autograd.grad((y * cotangent).sum(), inputs)
     torch.testing.assert_close(found, gradients, atol=1e-8, rtol=1e-8)

@@ -1,0 +1,260 @@
+"""THE catalogue of tables and figures: what there is, from what it is made, and what its caption says.
+
+Notebook 09 makes the tables, notebook 10 the figures, the report shows both in the order of this page; none of them
+names one that is not here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import figure as matplotlib_figure
+
+from igconv.analysis import budget, encoders, unseen
+from igconv.errors import InputError, choose
+from igconv.evaluation import benchmark
+from igconv.reporting import claims, figures, tables
+from igconv.study import results
+from igconv.study.comparisons import ablations
+from igconv.study.run import Run
+from igconv.study.runs import PUBLISHED, runs_of
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a profile has left: its runs and the tables below results/<profile>/."""
+
+    profile: str
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        return runs_of(self.profile)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Evaluation rows of bicubic and of all runs."""
+        return benchmark.read_rows(self.profile, ["bicubic", *self.runs])
+
+    @cached_property
+    def fixed_vs_multi(self) -> pd.DataFrame:
+        return tables.fixed_vs_multi(self.rows, self.runs)
+
+    @cached_property
+    def claims(self) -> pd.DataFrame:
+        """Judged on the tables that are there when it is asked for first."""
+        return claims.claims(claims.read(self.profile), self.runs)
+
+    @property
+    def own(self) -> dict[str, Run]:
+        """The runs of the profile's first encoder, which the figures are about."""
+        encoder = next(iter(self.runs.values())).encoder
+        return {name: run for name, run in self.runs.items() if run.encoder == encoder}
+
+    @property
+    def changed(self) -> set[str]:
+        """Names of own runs with an ingredient of IGConv+ more or less."""
+        return ablations(self.own.values())
+
+    @property
+    def references(self) -> list[str]:
+        """Names of own IGConv and IGConv+ runs that those are compared with."""
+        plain = {name for name, run in self.own.items() if run.family == "igconv" and run.is_plain}
+        return sorted(plain - self.changed)
+
+    def file(self, name: str) -> Path:
+        return results.root(self.profile) / f"{name}.csv"
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table by its name below results/<profile>/, "analysis/similarity/cka"; "rows" are the evaluation rows of
+        bicubic and of own runs, "records" their training records. Raises InputError for one without rows."""
+        if name == "rows":
+            table = benchmark.read_rows(self.profile, ["bicubic", *self.own])
+        elif name == "records":
+            table = budget.training_records(list(self.own.values()))
+        elif self.file(name).is_file() and self.file(name).read_bytes() == b"\n":  # without rows, without columns
+            table = pd.DataFrame()
+        else:
+            table = results.read_table(self.file(name))
+        if table.empty:
+            raise InputError(f"{results.shown(self.file(name))} has no rows" if "/" in name else f"there are no {name}")
+        return table
+
+
+def _everything(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    return table
+
+
+def _unchanged(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    return table[~table.run.isin(study.changed)]
+
+
+def _references(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    return table[table.run.isin(study.references)]
+
+
+def _own_ablation(effects: pd.DataFrame, study: Study) -> pd.DataFrame:
+    return tables.ablation(effects[effects.encoder.isin({run.encoder for run in study.own.values()})])
+
+
+def _own_main(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    return tables.of_main(table, study.own.values())
+
+
+def _scales_and_untrained(cka: pd.DataFrame, study: Study) -> pd.DataFrame:
+    return cka[(cka.setting == encoders.SAME) & cka.comparison.isin([encoders.ACROSS, encoders.BOTH_UNTRAINED])]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture: ``drawing`` takes the ``inputs`` (see `Study.table`), of the first one the rows of ``select``."""
+
+    name: str
+    inputs: tuple[str, ...]
+    drawing: Callable[..., matplotlib_figure.Figure]
+    caption: str
+    select: Callable[[pd.DataFrame, Study], pd.DataFrame] = _everything
+
+    def draw(self, study: Study) -> matplotlib_figure.Figure:
+        """Raises InputError where a table is missing or there is nothing to draw."""
+        first, *others = (study.table(name) for name in self.inputs)
+        return self.drawing(self.select(first, study), *others)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: ``make`` takes the study. Those that are made of other tables come after them."""
+
+    name: str
+    make: Callable[[Study], pd.DataFrame]
+    caption: str
+
+
+def _claims_figure(table: pd.DataFrame) -> matplotlib_figure.Figure:
+    texts = ["claim", "about", "scale", "measure", "unit", "verdict"]
+    return figures.claims(table.assign(**{column: table[column].fillna("") for column in texts}))
+
+
+def _over_chained(summary: pd.DataFrame) -> matplotlib_figure.Figure:
+    return figures.unseen_scales(summary, unseen.CHAINED)
+
+
+def _beside_the_paper(upsamplers: pd.DataFrame) -> matplotlib_figure.Figure:
+    return figures.efficiency_bars(upsamplers, claims.paper_figure())
+
+
+# In the order of the report.
+FIGURES = (
+    Figure("claims", ("tables/claims",), _claims_figure,
+           "Every claim of the paper: our value with its interval against the target."),
+    Figure("psnr_gain", ("rows",), figures.psnr_gain,
+           "Gain over bicubic in PSNR-Y per scale and model. Bars are means, dots single images. Ingredients left out "
+           "or added: see below.", _unchanged),
+    Figure("training_curves", ("records",), figures.training_curves,
+           "Training: loss of the patches (left) and PSNR of the averaged weights on validation crops (right), of "
+           "fixed-scale runs at their own scale, of multi-scale runs the mean over theirs: compare lines of one kind.",
+           _unchanged),
+    Figure("ablation", ("tables/effects",), figures.ablation,
+           "What each ingredient brings IGConv+, as the last of three, and what it brings another model alone: PSNR-Y "
+           "with it minus without it, paired by image, with 95 % bootstrap intervals; small dots are single test sets.",
+           _own_ablation),
+    Figure("cka_maps", ("analysis/similarity/cka",), figures.cka_maps,
+           "Similarity (unbiased linear CKA) of the encoders of models trained for different scales.",
+           _scales_and_untrained),
+    Figure("cka_depth", ("analysis/similarity/cka",), figures.cka_depth,
+           "The same along the depth, with randomly initialised encoders as control."),
+    Figure("transfer_loss", ("analysis/similarity/functional",), figures.transfer_loss,
+           "Frozen encoders with an SPConv fitted in closed form, minus the native encoder treated alike: what an "
+           "encoder of another scale costs."),
+    Figure("kernel_patterns", ("analysis/correlation/patterns",), figures.kernel_patterns,
+           "What single channels paint into an output cell: SPConv per scale, and one IGConv and one IGConv+ at "
+           "several."),
+    Figure("correlation_bars", ("analysis/correlation/correlation",), figures.correlation_bars,
+           "Correlation of kernel patterns across scales, with the 95 % quantile under shuffling."),
+    Figure("alignment_bars", ("analysis/correlation/alignment", "analysis/correlation/alignment_psnr"),
+           figures.alignment_bars,
+           "SPConvs of two scales after the linear map between their encoders' features: similarity (black bars: "
+           "chance), and what the predicted SPConv costs."),
+    Figure("pattern_continuity", ("analysis/correlation/continuity",), figures.pattern_continuity,
+           "How continuous the generated kernels are: correlation with the pattern at x32 averaged down, and the total "
+           "variation beside that of the same numbers in random places; medians and 5-95 % of the channels."),
+    Figure("band_errors", ("analysis/spectrum/bands",), figures.band_errors,
+           "Error energy relative to the image's energy per radial frequency band. The dashed line is the Nyquist "
+           "frequency of the LR image.", _unchanged),
+    Figure("band_learning", ("analysis/spectrum/learning",), figures.band_learning,
+           "Error per frequency band over the training, of the raw weights on the validation crops.", _references),
+    Figure("band_times", ("analysis/spectrum/time_to_threshold",), figures.band_times,
+           "The step at which a band has done most of its way, in energy and in dB, against its frequency: where lines "
+           "rise, low frequencies come first. Crosses at the upper edge are bands that were not learned.", _references),
+    Figure("unseen_scales", ("analysis/unseen/summary",), _over_chained,
+           "At scales nobody trained on: the model itself minus its x4 image enlarged by bicubic."),
+    Figure("initialisation", ("analysis/initialisation/start",), figures.starts,
+           "Before the first step: kernels of SPConv and IGConv, and how many directions the gradient that reaches the "
+           "encoder has."),
+    Figure("stored_parameters", ("analysis/efficiency/stored",), figures.stored_parameters,
+           "Parameters of one multi-scale model over those of three fixed-scale ones, per encoder."),
+    Figure("efficiency_bars", ("analysis/efficiency/upsamplers",), _beside_the_paper,
+           "Cost of the upsampler alone on this machine, and the paper's figures for another machine."),
+    Figure("cost_sweep", ("analysis/efficiency/sweep",), figures.cost_sweep,
+           "Latency and memory of the upsamplers against the size of the image and against the scale."),
+    Figure("model_sweep", ("analysis/efficiency/models",), figures.model_sweep,
+           "Latency and memory of whole models at x2 against the size of the image: what of the upsampler's cost is "
+           "left beside an encoder."),
+    Figure("encoder_costs", ("analysis/efficiency/encoders",), figures.encoder_costs,
+           "Parameters, FLOPs and activation memory of whole models, instantiated, x2."),
+    Figure("generation_time", ("analysis/efficiency/generation",), figures.generation_time,
+           "Time to generate a kernel bank against the scale."),
+    Figure("training_budget", ("analysis/efficiency/budget_summary",), figures.training_budget,
+           "Training time and stored parameters: three fixed-scale models against one multi-scale model.", _own_main),
+)  # fmt: skip
+
+
+def _published(study: Study) -> pd.DataFrame:
+    names = ["bicubic", *study.runs, *PUBLISHED.get(study.profile, ())]
+    return tables.models_beside_paper(benchmark.read_rows(study.profile, names))
+
+
+def _alternatives(study: Study) -> pd.DataFrame:
+    files = [study.file(f"analysis/efficiency/{name}") for name in ("models", "alternatives")]
+    costs = [results.read_table(file) for file in files if file.is_file()]
+    return tables.alternatives(study.rows, study.runs, pd.concat(costs) if costs else pd.DataFrame())
+
+
+def _budget(study: Study) -> pd.DataFrame:
+    return budget.budget_summary(budget.training_budget(study.runs.values()))
+
+
+TABLES = (
+    Table("main", lambda study: tables.main(study.rows, study.runs),
+          "PSNR-Y in dB / SSIM, means over the test images and seeds."),
+    Table("fixed_vs_multi", lambda study: study.fixed_vs_multi,
+          "One model for all scales minus the fixed-scale model of the same scale, paired by image: at equal steps per "
+          "model, at equal total steps, and at equal steps with the frequency loss in both. Single sets are in the CSV "
+          "file."),
+    Table("effects", lambda study: tables.effects(study.rows, study.runs),
+          "What each ingredient of IGConv+ changes beside which others: with it minus without it, paired by image. "
+          "Single sets are in the CSV file."),
+    Table("alternatives", _alternatives, "What a user would pick instead, beside IGConv and SPConv of equal steps."),
+    Table("published", _published,
+          "Models beside the paper's values. Published ones should have them; our runs have another budget and other "
+          "data."),
+    Table("budget", _budget, "Training budget and stored parameters."),
+    Table("paper", lambda study: tables.beside_paper(study.fixed_vs_multi),
+          "Gains over the fixed-scale model, beside the paper's (other budget, encoders and images: compare signs)."),
+    Table("runs", lambda study: budget.run_costs(study.runs.values()),
+          "Every run: where it was trained, for how long, how fast, with how much memory, by which code."),
+    Table("claims", lambda study: study.claims,
+          "The claims at the budget of this profile. Verdicts follow from rules (igconv/reporting/verdicts.py)."),
+    Table("claims_per_scale", lambda study: claims.per_scale(study.claims),
+          "Those about single scales in short."),
+)  # fmt: skip
+
+
+def write(name: str, study: Study) -> pd.DataFrame:
+    """Make a table of the catalogue, write it as ``tables/<name>.{csv,md}`` and return it. Raises InputError for a
+    name that is not here."""
+    by_name = {table.name: table for table in TABLES}
+    made = by_name[choose(name, by_name, "table")].make(study)
+    tables.write(study.profile, name, made)
+    return made
