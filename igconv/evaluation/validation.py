@@ -30,7 +30,7 @@ def validation_bands(
         bands are half as wide as elsewhere, so that several lie below the Nyquist frequency of a x4 LR image.
     """
     edges = band_edges(bands)
-    sums = {scale: np.zeros((2, bands)) for scale in scales}
+    sums = {scale: np.zeros((2, bands + 1)) for scale in scales}  # the corners are one band more
     for scale, sr, hr in _validation(model, test_sets, scales, images, side):
         sums[scale] = sums[scale] + np.stack(error_and_hr_energy(sr, hr, scale, edges))
     return [
