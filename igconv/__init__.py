@@ -15,6 +15,7 @@ _HOME = {
     "IGConv": "models.upsamplers",
     "IGSample": "models.upsamplers",
     "upscale": "upscaling",
+    "convert": "conversion.convert",
     "load_official": "models.official",
     "save": "models.checkpoints",
     "load": "models.checkpoints",

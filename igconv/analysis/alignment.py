@@ -22,6 +22,8 @@ from torch import Tensor
 
 from igconv.analysis import ridge
 from igconv.analysis.correlation import basis, kernel
+from igconv.conversion import closed_form
+from igconv.conversion.sums import Normal, spconv_equations
 from igconv.data.images import to_float
 from igconv.errors import InputError
 from igconv.evaluation.benchmark import bicubic
@@ -66,7 +68,7 @@ def composed(kernels: Tensor, bias: Tensor, matrix: Tensor, offset: Tensor) -> t
 
 def cosine(a: Tensor, b: Tensor, constant: bool, covariance: Tensor | None = None) -> float:
     """Cosine of two kernels (3 r^2, C, k, k) of one scale; see the module for ``constant``, and for the covariance
-    (9 C, 9 C) of the taps (`ridge.Normal.covariances`)."""
+    (9 C, 9 C) of the taps (`Normal.covariances`)."""
     if not constant:
         a, b = ((z.unflatten(0, (3, -1)) - z.unflatten(0, (3, -1)).mean(1, keepdim=True)) for z in (a, b))
         a, b = a.flatten(0, 1), b.flatten(0, 1)
@@ -76,7 +78,7 @@ def cosine(a: Tensor, b: Tensor, constant: bool, covariance: Tensor | None = Non
     return float((left * b).sum() / norms.sqrt()) if norms > 0 else 0.0
 
 
-def gain_and_bias(kernels: Tensor, equations: ridge.Normal, gain: bool = True) -> tuple[Tensor, Tensor]:
+def gain_and_bias(kernels: Tensor, equations: Normal, gain: bool = True) -> tuple[Tensor, Tensor]:
     """Kernels with the least-squares bias, and gain if wanted, of each output: 3 r^2 numbers each."""
     xx, xy, _ = equations.covariances()
     flat = kernels.flatten(1)
@@ -117,13 +119,13 @@ def align(
     x, y = (z[..., edge:-edge, edge:-edge] for z in (f_b, f_a))
     other = y.roll(len(y) // 2, 0)  # no crop stays where it is
     fits = {
-        name: ridge.fit(ridge.map_equations(x[:n], z[:n]), ridge.map_equations(x[n:], z[n:]))
+        name: closed_form.fit(ridge.map_equations(x[:n], z[:n]), ridge.map_equations(x[n:], z[n:]))
         for name, z in (("fitted", y), ("images shuffled", other))
     }
     maps = {name: (fit.coefficients.T, fit.intercept) for name, fit in fits.items()}
     if f_a.shape[1] == f_b.shape[1]:
         maps["channels as they are"] = (torch.eye(f_a.shape[1]).double(), torch.zeros(f_a.shape[1]).double())
-    equations = ridge.spconv_equations(f_b, to_float(hr), scale_b)
+    equations = spconv_equations(f_b, to_float(hr), scale_b)
 
     kernel_a, bias_a = (resampled(z, scale_a, scale_b) for z in spconv(model_a, scale_a))
     true, true_bias = spconv(model_b, scale_b)

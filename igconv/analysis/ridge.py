@@ -1,24 +1,16 @@
-"""Closed-form fits: an SPConv on frozen features, and the linear map between two encoders' features.
+"""What an encoder is worth at a scale: SPConvs fitted to its features, and the linear map between two encoders'.
 
-Both are ridge regressions with a free constant. Of x (N, p) and y (N, q) only the normal equations are kept, in
-float64, so that memory does not grow with the number of crops. With features standardised by their deviation,
-
-    coefficients = argmin  mean |y - x b - c|^2 + weight * |standardised b|^2 * var(y),
-
-where the weight is the one that has the least error on crops held out from the fit; the final fit uses both. A
-3x3 SPConv on C channels has 9 C + 1 unknowns per output channel. `transfer` is the functional control of encoder
-similarity: an encoder trained for one scale, frozen, with an SPConv fitted for another.
+Both are ridge regressions in closed form (`igconv.conversion`), whose weight is the one that has the least error on
+crops held out from the fit. `transfer` is the functional control of encoder similarity: an encoder trained for one
+scale, frozen, with an SPConv fitted for another.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from igconv.conversion.closed_form import Fit, fit, kernel_of
+from igconv.conversion.sums import BATCH, Normal, normal_equations, spconv_equations
 from igconv.data.images import to_float
 from igconv.data.resize import downsample
 from igconv.errors import InputError
@@ -28,104 +20,10 @@ from igconv.evaluation.statistics import mean_interval
 from igconv.models import inference
 from igconv.progress import follow_items
 
-WEIGHTS = tuple(10.0**e for e in range(-10, 0))
-# A channel whose deviation is less than this share of its size is constant; what is left of it is rounding.
-CONSTANT = 1e-6
-BATCH = 16  # crops that go through an encoder together
 ROWS = ("family", "encoder", "encoder_scale", "target_scale", "head", "ridge_weight", "dataset", "image",
         "psnr_y_db")  # fmt: skip
 TRANSFER = ("family", "encoder", "encoder_scale", "target_scale", "head", "ridge_weight", "psnr_y_db",
             "difference_db", "low_db", "high_db", "images")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Normal:
-    """Normal equations of y (N, q) on x (N, p): ``count`` N and the sums x (p), y (q), xx (p, p), xy (p, q), yy (q)."""
-
-    count: int
-    x: Tensor
-    y: Tensor
-    xx: Tensor
-    xy: Tensor
-    yy: Tensor
-
-    def __add__(self, other: "Normal") -> "Normal":
-        return Normal(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
-
-    def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(p, p) of x, (p, q) of x and y, and the variances (q) of y."""
-        x, y = self.x / self.count, self.y / self.count
-        return (self.xx / self.count - torch.outer(x, x), self.xy / self.count - torch.outer(x, y),
-                self.yy / self.count - y.square())  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Fit:
-    """y = x @ coefficients (p, q) + intercept (q); the ridge weight and what it explained of held-out variance."""
-
-    coefficients: Tensor
-    intercept: Tensor
-    weight: float
-    explained: float
-
-
-def normal_equations(x: Tensor, y: Tensor) -> Normal:
-    """Of x (N, p) and y (N, q)."""
-    if len(x) != len(y):
-        raise InputError(f"features and targets must be of the same pixels, got {len(x)} and {len(y)}")
-    x, y = x.detach().double(), y.detach().double()
-    return Normal(len(x), x.sum(0), y.sum(0), x.T @ x, x.T @ y, y.square().sum(0))
-
-
-def solve(normal: Normal, weight: float) -> tuple[Tensor, Tensor]:
-    """(coefficients (p, q), intercept (q)) at one ridge weight. Channels that are constant get coefficient 0.
-
-    Raises InputError for fewer equations than unknowns, and where every feature is constant.
-    """
-    unknowns = len(normal.x) + 1
-    if normal.count < unknowns:
-        raise InputError(f"{normal.count} pixels are fewer than the {unknowns} unknowns of the fit; give more crops")
-    xx, xy, _ = normal.covariances()
-    spread = xx.diagonal().clamp(min=0).sqrt()
-    varies = spread > CONSTANT * (normal.xx.diagonal() / normal.count).sqrt()
-    if not varies.any():
-        raise InputError(f"constant features: all {normal.count} pixels have the same, so nothing can be fitted")
-    scale = torch.where(varies, 1 / spread, 0)
-    system = scale[:, None] * xx * scale + weight * torch.eye(len(xx), dtype=xx.dtype, device=xx.device)
-    coefficients = scale[:, None] * torch.linalg.solve(system, scale[:, None] * xy)
-    return coefficients, (normal.y - normal.x @ coefficients) / normal.count
-
-
-def error(normal: Normal, coefficients: Tensor, intercept: Tensor) -> Tensor:
-    """Mean squared error of each output (q) of a linear map on the pixels of normal equations."""
-    xx, xy, yy = normal.covariances()
-    offset = (normal.y - normal.x @ coefficients) / normal.count - intercept
-    return yy - 2 * (coefficients * xy).sum(0) + (coefficients * (xx @ coefficients)).sum(0) + offset.square()
-
-
-def fit(training: Normal, held_out: Normal, weights: Sequence[float] = WEIGHTS) -> Fit:
-    """Ridge regression whose weight is chosen by the error on held-out crops, then fitted on both."""
-    errors = [float(error(held_out, *solve(training, weight)).mean()) for weight in weights]
-    best = int(np.argmin(errors))
-    explained = 1 - errors[best] / float(held_out.covariances()[2].mean())
-    return Fit(*solve(training + held_out, weights[best]), weights[best], explained)
-
-
-def taps(features: Tensor) -> Tensor:
-    """What a 3x3 convolution with zero padding sees of (B, C, H, W): (B H W, 9 C), ordered channel, row, column."""
-    return F.unfold(features, 3, padding=1).transpose(1, 2).flatten(0, 1)
-
-
-def spconv_equations(features: Tensor, hr: Tensor, scale: int) -> Normal:
-    """Of an SPConv that makes float images (B, 3, r H, r W) from features (B, C, H, W)."""
-    expected = (len(features), 3, *(scale * n for n in features.shape[-2:]))
-    if tuple(hr.shape) != expected:
-        raise InputError(f"features {tuple(features.shape)} at x{scale} need images {expected}, got {tuple(hr.shape)}")
-    parts = zip(features.split(BATCH), hr.split(BATCH), strict=True)
-    equations = [
-        normal_equations(taps(f), F.pixel_unshuffle(y, scale).permute(0, 2, 3, 1).flatten(0, 2)) for f, y in parts
-    ]
-    return sum(equations[1:], equations[0])
 
 
 def map_equations(x: Tensor, y: Tensor) -> Normal:
@@ -133,11 +31,6 @@ def map_equations(x: Tensor, y: Tensor) -> Normal:
     parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
     equations = [normal_equations(*(z.permute(0, 2, 3, 1).flatten(0, 2) for z in pair)) for pair in parts]
     return sum(equations[1:], equations[0])
-
-
-def kernel_of(found: Fit) -> tuple[Tensor, Tensor]:
-    """(kernels (3 r^2, C, 3, 3), biases (3 r^2)) of a fit to `spconv_equations`."""
-    return found.coefficients.T.unflatten(1, (-1, 3, 3)), found.intercept
 
 
 def head(kernel: Tensor, bias: Tensor, scale: int) -> nn.Module:

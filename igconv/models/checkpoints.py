@@ -25,15 +25,17 @@ def save(
     if config is None and rebuildable:
         raise InputError("only models that build_model made from an encoder's name can be rebuilt; "
                          "save(..., rebuildable=False) stores the weights alone")  # fmt: skip
-    state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
+    state = {k: v.detach().to("cpu", dtype if v.is_floating_point() else v.dtype).contiguous()
+             for k, v in model.state_dict().items()}  # fmt: skip
     write(path, serialise(state, metadata={"igconv": json.dumps({"config": config, "meta": meta})}))
 
 
-def load(path: str | Path, model: SuperResolver | None = None) -> SuperResolver:
+def load(path: str | Path, model: torch.nn.Module | None = None) -> SuperResolver:
     """The model in a file written by `save`, float32 and in eval mode.
 
     Args:
-        model: gets the weights, for files of a model with an encoder of yours; others are rebuilt.
+        model: gets the weights, for files of a model with an encoder of yours; others are rebuilt. For a file of a
+            network that was converted it may be that bare network, which is copied.
 
     Raises:
         InputError: not such a file, truncated, or weights that do not fit its configuration.
@@ -43,15 +45,31 @@ def load(path: str | Path, model: SuperResolver | None = None) -> SuperResolver:
         raise InputError(f"{path} has no igconv configuration; igconv.load reads files written by igconv.save")
     if model is None and header["config"] is None:
         raise InputError(f"{path} holds weights of a model with an encoder of yours; give it: igconv.load(path, model)")
+    config = header["config"] or {}
+    if model is None or (not isinstance(model, SuperResolver) and isinstance(config.get("encoder"), dict)):
+        model = _rebuilt(path, config, model)
+    state = read_weights(path)
+    if getattr(getattr(model, "upsampler", None), "bias", None) is not None:
+        state.setdefault("upsampler.bias", torch.zeros(3))  # files from before there was one
     try:
-        model = build_model(**header["config"]) if model is None else model
-    except (InputError, TypeError) as error:
-        raise InputError(f"{path} has a configuration this version does not know: {error}") from None
-    try:
-        model.load_state_dict(read_weights(path))
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"{path} does not fit its model: {reason(error)}") from None
     return model.float().eval()
+
+
+def _rebuilt(path: str | Path, config: dict, network: torch.nn.Module | None) -> SuperResolver:
+    """The model of a configuration; of a network that was taken apart, ``network`` if it is given."""
+    try:
+        if isinstance(config.get("encoder"), dict):
+            from igconv.models.encoders.headless import rebuilt
+
+            return build_model(**config | dict(encoder=rebuilt(config["encoder"], network)))
+        return build_model(**config)
+    except InputError as error:
+        raise InputError(f"{path} cannot be rebuilt: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} has a configuration this version does not know: {error}") from None
 
 
 def metadata(path: str | Path) -> dict:

@@ -191,7 +191,7 @@ class HyperNetwork(nn.Module):
         phi = with_cos_b[:, :, None] * cos_b[:, :, :, None]  # (groups, n, rows, columns, hidden_dim)
         return phi.addcmul_(with_sin_b[:, :, None], sin_b[:, :, :, None]).flatten(1, 3)
 
-    def _entries(self, freq: Tensor, amplitude: Tensor, scale: int) -> Tensor:
+    def entries(self, freq: Tensor, amplitude: Tensor, scale: int) -> Tensor:
         """Kernel values of the given entries, (out_channels, n, r, r)."""
         values = self.query_kernel(self.fourier_features(freq, amplitude, scale))
         return values.unflatten(1, (-1, scale, scale)).movedim(-1, 1).flatten(0, 1)
@@ -202,7 +202,7 @@ class HyperNetwork(nn.Module):
         values = self.freq.new_empty(self.out_channels, len(self.freq), scale, scale)
         for start in range(0, len(self.freq), step):
             chunk = slice(start, start + step)
-            values[:, chunk] = self._entries(self.freq[chunk], self.amplitude[chunk], scale)
+            values[:, chunk] = self.entries(self.freq[chunk], self.amplitude[chunk], scale)
         return values
 
     def generate(self, scale: int) -> Tensor:
@@ -270,7 +270,7 @@ class _Recomputed(torch.autograd.Function):
         for start in range(0, len(net.freq), ctx.step):
             chunk = slice(start, start + ctx.step)
             with torch.enable_grad(), torch.autocast(gradient.device.type, enabled=False):
-                values = net._entries(net.freq[chunk], net.amplitude[chunk], ctx.scale)
+                values = net.entries(net.freq[chunk], net.amplitude[chunk], ctx.scale)
             torch._foreach_add_(sums, torch.autograd.grad(values, wanted, gradient[:, chunk]))
         found = iter(sums)
         return None, None, None, *(next(found) if p.requires_grad else None for p in ctx.saved_tensors)
@@ -285,6 +285,7 @@ def _same(parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> bool:
     )
 
 
-def conv_subpixels(features: Tensor, bank: Tensor) -> Tensor:
-    """Stride-1 convolution, zero padding k//2, no bias: (B, C, H, W) x (O, C, k, k) -> (B, O, H, W)."""
-    return F.conv2d(features, bank.to(features.dtype), padding=bank.shape[-1] // 2)
+def conv_subpixels(features: Tensor, bank: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Stride-1 convolution, zero padding k//2: (B, C, H, W) x (O, C, k, k), bias (O) -> (B, O, H, W)."""
+    bias = None if bias is None else bias.to(features.dtype)
+    return F.conv2d(features, bank.to(features.dtype), bias, padding=bank.shape[-1] // 2)

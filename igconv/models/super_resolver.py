@@ -174,8 +174,10 @@ def _igconv(
     sample_hidden_dim: int | None,
     sample_num_layers: int | None,
     initialisation: str,
+    bias: str,
+    basis: bool,
 ) -> tuple[nn.Module, nn.Module | None]:
-    upsampler = IGConv(channels, kernel_size, hidden_dim, num_layers, dihedral, max_scale, initialisation)
+    upsampler = IGConv(channels, kernel_size, hidden_dim, num_layers, dihedral, max_scale, initialisation, bias, basis)
     if not igsample:
         return upsampler, None
     if sample_kernel_size is None:
@@ -198,6 +200,8 @@ _IGCONV = dict(
     sample_hidden_dim=None,
     sample_num_layers=None,
     initialisation="authors",
+    bias="none",
+    basis=False,
 )
 
 # name -> function (channels, scales, options) -> (upsampler, sampler or None), and all its options with their defaults.
@@ -221,7 +225,8 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
         scales: the factors to be trained. Fixed heads exist for these; IGConv and LIIF take any other one as well.
         options: of the encoder (see its class; for EDSR channels, blocks, res_scale, img_range, mean); of SPConv+
             ``width``; of LIIF hidden_dim (256) and num_layers (4); of IGConv kernel_size, hidden_dim (256),
-            num_layers (4), max_scale (4), dihedral, igsample, initialisation ("authors"), and for IGSample
+            num_layers (4), max_scale (4), dihedral, igsample, initialisation ("authors"), basis (False), bias ("none";
+            for an encoder with the attribute ``constant`` "colour", which starts there), and for IGSample
             sample_kernel_size (IGConv's), sample_hidden_dim and sample_num_layers (half of IGConv's).
 
     Raises:
@@ -232,7 +237,15 @@ def build_model(encoder: str | nn.Module, upsampler: str, *, scales: Sequence[in
     if not isinstance(encoder, str):
         for option in options:
             choose(option, defaults, f"option of {type(encoder).__name__} with {upsampler}")
-        return _compose(encoder, *make_upsampler(_channels(encoder), scales, **defaults | options))
+        constant, recipe = getattr(encoder, "constant", None), getattr(encoder, "recipe", None)
+        if constant is not None and "bias" in defaults:
+            options = dict(bias="colour") | options
+        model = _compose(encoder, *make_upsampler(_channels(encoder), scales, **defaults | options))
+        if constant is not None and getattr(model.upsampler, "bias", None) is not None:
+            model.upsampler.bias.data.copy_(torch.tensor(constant))
+        # Without a recipe a file of the model can only be loaded into one like it.
+        model.config = recipe and dict(encoder=recipe, upsampler=upsampler, scales=list(scales), **options)
+        return model
 
     constructor, preset = ENCODERS[choose(encoder, ENCODERS, "encoder")]
     encoder_options = signature(constructor).parameters

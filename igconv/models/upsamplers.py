@@ -17,12 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from igconv.errors import InputError, positive_integer, positive_integers
+from igconv.errors import InputError, choose, positive_integer, positive_integers
 from igconv.models.hypernetwork import GroupedLinear, HyperNetwork, cell_centres, conv_subpixels
 from igconv.models.strict import REQUIRED, load_strict, with_defaults
 
 # Constructor arguments of the authors' modules that have a default, and `dim`, which has none.
 OFFICIAL_DEFAULTS = dict(dim=REQUIRED, implicit_dim=256, latent_layers=4, geo_ensemble=True, max_s=4)
+
+BIASES = ("none", "colour", "subpixel")
 
 
 def prime_stages(scale: int) -> list[int]:
@@ -97,28 +99,52 @@ class IGConv(nn.Module):
         kernel_size, hidden_dim, num_layers, max_scale: of the `HyperNetwork`; the paper's are 3, 256, 4, 4.
         dihedral: average the kernels over flips and rotations before the one convolution (IGConv+).
         initialisation: "authors", or "spconv" for kernels that start like stored ones.
+        bias: the constant of the image. "none" as in the paper, whose encoders learn to put one into their features;
+            "colour", three stored values; "subpixel", these and an entry of the hyper-network, which makes one for
+            every sub-pixel as it makes kernels.
+        basis: the hyper-network's kernels read features that a stored matrix (C, C) mixes. It is multiplied into the
+            kernels, so that the convolution costs what it did; `igconv.conversion` whitens with it.
 
-    The convolution has no bias (the last layer of the hyper-network has one, a constant per colour).
+    Without a bias, frozen features that hold no constant cannot make an image of the right brightness.
     """
 
     def __init__(self, channels, kernel_size=3, hidden_dim=256, num_layers=4, dihedral=False, max_scale=4,
-                 initialisation="authors"):  # fmt: skip
+                 initialisation="authors", bias="none", basis=False):  # fmt: skip
         super().__init__()
+        choose(bias, BIASES, "bias of IGConv")
         self.hyper = HyperNetwork(channels, 3, kernel_size, hidden_dim, num_layers, dihedral=dihedral,
                                   max_scale=max_scale, initialisation=initialisation)  # fmt: skip
+        self.basis = nn.Parameter(torch.eye(channels)) if basis else None
+        self.bias = nn.Parameter(torch.zeros(3)) if bias != "none" else None
+        if bias == "subpixel":
+            self.bias_freq, self.bias_amplitude = (nn.Parameter(torch.randn(1, hidden_dim) * 0.02) for _ in "fa")
 
     def kernel_bank(self, scale: int) -> Tensor:
         """(3 r^2, C, k, k), ordered colour, sub-row, sub-column."""
-        return self.hyper(scale)
+        bank = self.hyper(scale)
+        if self.basis is None:
+            return bank
+        with torch.autocast(bank.device.type, enabled=False):
+            return (self.basis.T @ bank.flatten(2)).view_as(bank)
+
+    def constants(self, scale: int) -> Tensor | None:
+        """(3 r^2), ordered like the kernels; None without a bias."""
+        if self.bias is None:
+            return None
+        constants = self.bias.repeat_interleave(positive_integer(scale, "scale") ** 2)
+        if not hasattr(self, "bias_freq"):
+            return constants
+        with torch.autocast(constants.device.type, enabled=False):
+            return constants + self.hyper.entries(self.bias_freq, self.bias_amplitude, scale).flatten()
 
     def forward(self, features: Tensor, scale: int) -> Tensor:
         """features (B, C, H, W) -> (B, 3, r H, r W)."""
-        return F.pixel_shuffle(conv_subpixels(features, self.kernel_bank(scale)), scale)
+        return F.pixel_shuffle(conv_subpixels(features, self.kernel_bank(scale), self.constants(scale)), scale)
 
     @torch.no_grad()
     def instantiate(self, scale: int) -> nn.Module:
-        """A fixed-scale module (features) -> image with an ordinary bias-free convolution, 27 C r^2 parameters."""
-        return nn.Sequential(_stored_conv(self.kernel_bank(scale)), nn.PixelShuffle(scale))
+        """A fixed-scale module (features) -> image with an ordinary convolution, 27 C r^2 parameters and its bias."""
+        return nn.Sequential(_stored_conv(self.kernel_bank(scale), self.constants(scale)), nn.PixelShuffle(scale))
 
     @classmethod
     def from_official(cls, state: dict[str, Tensor], **kwargs) -> "IGConv":
@@ -221,8 +247,9 @@ def _backward_would_crash(shift: Tensor) -> bool:
     return looks and not shift.detach().sum().isfinite()
 
 
-def _stored_conv(bank: Tensor) -> nn.Conv2d:
+def _stored_conv(bank: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
     out_channels, channels, k, _ = bank.shape
     conv = nn.Conv2d(channels, out_channels, k, padding=k // 2, bias=False, device=bank.device, dtype=bank.dtype)
     conv.weight = nn.Parameter(bank.detach().clone())
+    conv.bias = None if bias is None else nn.Parameter(bias.detach().clone())
     return conv

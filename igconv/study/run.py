@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from igconv.errors import InputError, positive_integers
 from igconv.study.labels import CHANGES, INGREDIENTS, NAMES, Change, Ingredient, run_label
 
+# A published head's biases carry the brightness of an image where its encoder subtracts no mean, and IGConv has none.
+WITH_CONSTANT = "+constant"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -41,7 +44,8 @@ class Run:
     frequency_weight: float = 0.0  # of the frequency loss beside L1
     clip_norm: float = 0.0  # largest norm of the gradient; 0: not clipped
     precision: str = "32-true"  # of Lightning Fabric; also "bf16-mixed" and "16-mixed"
-    # Weights to start from: another run of the profile (the whole model), or published weights (the encoder alone).
+    # Weights to start from: another run of the profile (the whole model), or published weights: the encoder alone, or,
+    # with WITH_CONSTANT behind their name, with the constant that their head adds to each colour.
     start_from: str = ""
     freeze_encoder: bool = False  # train the upsampler only
 

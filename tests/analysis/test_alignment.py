@@ -7,6 +7,7 @@ from torch import nn
 
 from igconv import InputError
 from igconv.analysis import alignment, correlation, ridge
+from igconv.conversion import sums
 from igconv.models.super_resolver import MeanShift, SuperResolver, build_model
 from igconv.models.upsamplers import SPConv
 
@@ -139,10 +140,10 @@ def test_gain_and_bias_are_least_squares(pair, scenes):
     model = pair[1]
     lr, hr = ridge.pairs(scenes, 3, 12)
     features = ridge.features(model, lr)
-    equations = ridge.spconv_equations(features, hr.float() / 255, 3)
+    equations = sums.spconv_equations(features, hr.float() / 255, 3)
     kernel = alignment.spconv(model, 3)[0]
     fitted, constants = alignment.gain_and_bias(kernel * 7, equations)
-    taps = ridge.taps(features).double()
+    taps = sums.taps(features).double()
     target = torch.nn.functional.pixel_unshuffle(hr.double() / 255, 3).permute(0, 2, 3, 1).flatten(0, 2)
     design = torch.stack([taps @ kernel.flatten(1)[5], torch.ones(len(taps))], dim=1)
     gain, offset = torch.linalg.lstsq(design, target[:, 5:6]).solution.flatten()

@@ -1,12 +1,12 @@
-"""Closed-form fits on planted kernels and maps, and the transfer table on a tiny study."""
+"""A planted map between features, and the transfer table on a tiny study."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from igconv import InputError, build_model
 from igconv.analysis import ridge
+from igconv.conversion import closed_form
 from igconv.data.images import to_float
 from igconv.evaluation.benchmark import bicubic
 from igconv.evaluation.metrics import psnr_y
@@ -16,56 +16,13 @@ def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("scale", [2, 3])
-def test_a_planted_spconv_is_recovered(scale):
-    """Kernels and biases to 1e-4, in the order of the convolution, and its image to float precision."""
-    features = noise(12, 5, 16, 16) * torch.tensor([1, 10, 0.1, 1, 3])[:, None, None] + 2
-    kernel, bias = noise(3 * scale**2, 5, 3, 3, seed=1), noise(3 * scale**2, seed=2)
-    image = F.pixel_shuffle(F.conv2d(features, kernel, bias, padding=1), scale)
-    equations = [ridge.spconv_equations(features[part], image[part], scale) for part in (slice(9), slice(9, None))]
-    found = ridge.fit(*equations)
-    fitted, constants = ridge.kernel_of(found)
-    assert (fitted - kernel).abs().max() < 1e-4
-    assert (constants - bias).abs().max() < 1e-3
-    assert found.explained > 0.999999
-    made = ridge.head(fitted, constants, scale)(features)
-    assert (made - image).abs().max() < 1e-3
-
-
 def test_the_linear_map_recovers_a_planted_mixture():
     x = noise(8, 6, 12, 12)
     matrix, offset = noise(4, 6, seed=1), noise(4, seed=2)
     y = torch.einsum("dc,bchw->bdhw", matrix, x) + offset[:, None, None]
-    found = ridge.fit(ridge.map_equations(x[:6], y[:6]), ridge.map_equations(x[6:], y[6:]))
+    found = closed_form.fit(ridge.map_equations(x[:6], y[:6]), ridge.map_equations(x[6:], y[6:]))
     assert torch.allclose(found.coefficients.T.float(), matrix, atol=1e-5)
     assert torch.allclose(found.intercept.float(), offset, atol=1e-5)
-
-
-def test_the_solution_is_least_squares_and_the_error_is_its_error():
-    x, y = noise(200, 7) + 3, noise(200, 2, seed=1)
-    normal = ridge.normal_equations(x, y)
-    coefficients, intercept = ridge.solve(normal, 0.0)
-    design = np.c_[x.numpy(), np.ones(200)].astype(float)
-    expected = np.linalg.lstsq(design, y.double().numpy(), rcond=None)[0]
-    assert torch.cat([coefficients, intercept[None]]).numpy() == pytest.approx(expected, abs=1e-9)
-    shifted = intercept + 0.3
-    residual = y.double() - x.double() @ coefficients - shifted
-    assert ridge.error(normal, coefficients, shifted).numpy() == pytest.approx(residual.square().mean(0).numpy())
-
-
-def test_equations_of_parts_add_up():
-    x, y = noise(30, 4), noise(30, 2, seed=1)
-    whole, parts = ridge.normal_equations(x, y), [ridge.normal_equations(x[s], y[s]) for s in (slice(9), slice(9, 30))]
-    for name in ("count", "xx", "xy", "yy"):
-        assert torch.allclose(*(torch.as_tensor(getattr(z, name)).double() for z in (whole, parts[0] + parts[1])))
-
-
-def test_the_weight_is_chosen_on_held_out_pixels():
-    """Pure noise with nearly as many unknowns as equations: the least weight would fit it, a large one is better."""
-    x, y = noise(60, 40), noise(60, 1, seed=1)
-    held_out = ridge.normal_equations(noise(60, 40, seed=2), noise(60, 1, seed=3))
-    found = ridge.fit(ridge.normal_equations(x, y), held_out)
-    assert found.weight == max(ridge.WEIGHTS)
 
 
 def test_dead_channels_do_no_harm():
@@ -73,7 +30,7 @@ def test_dead_channels_do_no_harm():
     features[:, 2] = 0.7
     image = noise(8, 3, 24, 24, seed=1) + F.pixel_shuffle(features[:, [0, 1, 3] * 4], 2)
     found = ridge.spconv_fit(features, (image * 40 + 128).clamp(0, 255).byte(), 2)
-    kernel, _ = ridge.kernel_of(found)
+    kernel, _ = closed_form.kernel_of(found)
     assert torch.isfinite(kernel).all()
     assert kernel[:, 2, 1, 1].abs().max() < 1e-6
 
@@ -137,9 +94,3 @@ def test_bad_input_is_named(study):
         ridge.pairs(scenes, 3, 20)
     with pytest.raises(InputError, match="3 crops cannot be split"):
         ridge.transfer("tiny", models, natives, scenes[:3], images, 12)
-    with pytest.raises(InputError, match="10 pixels are fewer than the 13 unknowns"):
-        ridge.solve(ridge.normal_equations(noise(10, 12), noise(10, 1)), 1e-3)
-    with pytest.raises(InputError, match="constant features"):
-        ridge.solve(ridge.normal_equations(torch.full((20, 3), 0.1), noise(20, 1)), 1e-3)
-    with pytest.raises(InputError, match="need images"):
-        ridge.spconv_equations(noise(2, 4, 8, 8), noise(2, 3, 16, 16), 3)

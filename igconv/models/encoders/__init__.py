@@ -7,6 +7,8 @@ An encoder is any ``nn.Module`` of that shape. It may have these attributes:
     mean, img_range     the encoder is given (image - mean) * img_range, the upsampler's output is taken back by the
                         inverse; with ``trained_mean = True`` both are 1x1 convolutions that start there
     stages()            name -> module, first to last, for the analyses
+    constant            what its own head added to each colour; a head without a bias gets it (`build_model`)
+    recipe              what a file of the model has to say of the encoder (`headless.rebuilt`)
 
 `from_spandrel` makes one of a fixed-scale network.
 """

@@ -1,0 +1,55 @@
+"""The model that comes with the package: SMFANet+ (DF2K, x4) converted to x2 to x8, then trained on.
+
+python benchmarks/default_model.py [--steps 12000] [--output FILE]
+
+The same command resumes it. The conversion is kept beside the files of the training (results/conversion/), so that it
+is made once. Benchmark images are looked at by neither. With ``--output`` the trained weights are written there in half
+precision when all steps are done.
+"""
+
+from pathlib import Path
+
+import torch
+import tyro
+
+from igconv.conversion.convert import conversion
+from igconv.conversion.sources import opened
+from igconv.conversion.tuning import PROFILE, tuned, tuning_run
+from igconv.files import sha256
+from igconv.models import checkpoints
+from igconv.study import results
+
+SCALES = (2, 3, 4, 5, 6, 7, 8)
+NETWORK = "smfanet_plus_df2k_x4"
+# Patches of 40 px, so that photographs of 320 px are large enough for x8.
+SETTINGS = dict(lr_patch=40, learning_rate=5e-5, final_rate=1e-6, warmup=200, ema=0.999, max_scale=8, record_every=50,
+                checkpoint_every=50, threads=1)  # fmt: skip
+
+
+def main(
+    steps: int = 12_000, crops: int = 1_024, images: tuple[str, ...] = ("T91", "BSD200", "SunHays80"),
+    start: Path | None = None, output: Path | None = None,
+) -> None:  # fmt: skip
+    """Convert, if that was not done yet, and train.
+
+    Args:
+        start: a converted model to start from, instead of one made here.
+        output: file for the trained weights.
+    """
+    torch.set_num_threads(1)
+    file = start or results.root(PROFILE) / f"{NETWORK}-x{''.join(map(str, SCALES))}-{crops}.safetensors"
+    if not file.is_file():
+        done = conversion(opened(NETWORK), SCALES, images=images, crops=crops, side=40, held_out=("sample_test",))
+        print(done.table.round(3).to_string(index=False))
+        checkpoints.save(done.model, file, network=NETWORK, scales=list(SCALES), crops=crops, images=list(images))
+    model = checkpoints.load(file)
+    run = tuning_run(model, NETWORK, images, SCALES, steps, **SETTINGS)
+    model = tuned(model, run)
+    if output:
+        checkpoints.save(model, output, torch.float16, profile=PROFILE, run=run.name, config_hash=run.config_hash(),
+                         source_sha256=sha256(results.model_file(PROFILE, run.name)))  # fmt: skip
+        print(f"{output}: {output.stat().st_size / 1e6:.2f} MB, sha256 {sha256(output)}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

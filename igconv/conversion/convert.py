@@ -1,0 +1,282 @@
+"""The entrance: a network of one scale in, one of all scales out. Read this first.
+
+features of LR crops                      -> sums (x'x, x'y per scale)          `sums`
+whitened channels, without centring       -> IGConv's basis                     `sums.whitening`
+ridge regression per scale                -> an SPConv each, in closed form     `closed_form`
+the network's own kernels at its own scale, where its head is an SPConv
+one hyper-network through all of them     -> IGConv                             `hyperfit`
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from igconv.conversion import closed_form, hyperfit, sums
+from igconv.conversion.sources import Source, opened
+from igconv.data import cache, datasets
+from igconv.data.patches import PatchSource
+from igconv.data.resize import imresize
+from igconv.errors import InputError, choose, positive_integer, positive_integers
+from igconv.evaluation.benchmark import bicubic
+from igconv.evaluation.metrics import psnr_y
+from igconv.models import inference
+from igconv.models.super_resolver import Affine, SuperResolver
+
+BUNDLED, BUNDLED_TEST = ("sample_train",), ("sample_test",)
+LARGEST = 32  # scale
+SIDE = 48  # px of the LR crops
+HELD_OUT = 8  # every eighth image is held out, where the images are the user's
+HELD_OUT_CROPS = 32
+PIXELS_PER_UNKNOWN = 4  # at least, for a fit worth the name
+# Ridge weights in whitened coordinates. Kernels of many scales differ by noise in weak directions, which one function
+# cannot follow; a heavier weight takes it away at 0.02 dB.
+RIDGE, RIDGE_MANY = 1e-6, 3e-3
+TARGETS = ("hr", "network")
+COLUMNS = ("scale", "crops", "bicubic_db", "converted_db", "closed_form_db", "network_db")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted model and what was measured on the way.
+
+    Args:
+        model: for every scale, in eval mode.
+        table: `COLUMNS`, one row per scale: PSNR-Y in dB, mean over held-out crops.
+        closed: scale -> (9 C + 1, 3 r^2) coefficients and constants on whitened features, what the model was fitted to.
+        equations: scale -> sums over the crops, on whitened features.
+        errors: relative error of the kernels, before the fit and after each iteration.
+        fitted: False where the fit failed, and the model has the closed-form SPConvs.
+    """
+
+    model: SuperResolver
+    table: pd.DataFrame
+    closed: dict[int, Tensor]
+    equations: dict[int, sums.Normal]
+    errors: list[float]
+    fitted: bool
+
+
+def convert(
+    network, scales: Sequence[int] = (2, 3, 4), *, images: Sequence[str] = BUNDLED, crops: int = 512, seed: int = 0,
+    target: str = "hr", tune: int = 0, device="cpu",
+) -> SuperResolver:  # fmt: skip
+    """Make a network of one scale a network of several, without training: its encoder stays, its head is replaced.
+
+    >>> model = igconv.convert("my_x4.pth", scales=(2, 3, 4))
+    >>> igconv.save(model, "multi.safetensors")
+
+    Every fit is a linear one on the encoder's features (`igconv.conversion`); the encoder of the largest scale serves
+    the others best. Where the network's head is one convolution and a depth-to-space, the model at that scale is the
+    network, to 1e-3 of the range. Prints how far it is, and a table of PSNR on held-out crops at the end.
+
+    Args:
+        network: a file (architectures that spandrel knows, SMFANet, EDSR, or written by `igconv.save`), the name of
+            published weights (`igconv data list`), a spandrel model, an ``nn.Module`` (B, 3, H, W) -> (B, 3, r H, r W)
+            with a head that can be told apart, or a `SuperResolver` with one fixed head.
+        scales: the factors to fit, integers of 2 to 32. The model takes others as well.
+        images: names of image sets or folders to learn from. The default are the photographs that come with
+            scikit-image; more of them make the fit better.
+        crops: LR crops of 48 x 48 px per scale.
+        seed: of crops and hyper-network. The same seed gives the same model.
+        target: "hr", or "network": the network's own images, resized to the other scales.
+        tune: steps of training that follow, of everything.
+        device: "cpu" or "cuda", for the encoder's passes.
+
+    Raises:
+        InputError: what cannot be converted, scales outside the range, images too small or too few, features that are
+            constant or not finite.
+    """
+    source = opened(network)
+    if not isinstance(tune, int) or tune < 0:
+        raise InputError(f"tune is a number of steps, 0 for none, got {tune!r}")
+    done = conversion(source, scales, images=images, crops=crops, seed=seed, target=target, device=device)
+    model, table = done.model, done.table
+    if tune:
+        from igconv.conversion.tuning import tuned, tuning_run
+
+        model = tuned(model, tuning_run(model, source.name, images, sorted(scales), tune, seed), device)
+        again = measured({"tuned_db": model}, source, sorted(scales), _pictures(images, None)[1], SIDE, seed, device)
+        table = table.assign(tuned_db=again.tuned_db)
+    print(table_text(table, source), flush=True)
+    return model.cpu()
+
+
+def table_text(table: pd.DataFrame, source: Source) -> str:
+    """The table for people."""
+    shown = table.rename(columns={"network_db": source.name}).round(3)
+    return shown.to_string(index=False, na_rep="")
+
+
+def conversion(
+    source: Source, scales: Sequence[int] = (2, 3, 4), *, images: Sequence[str] = BUNDLED, crops: int = 512,
+    seed: int = 0, target: str = "hr", device="cpu", side: int = SIDE, ridge: float | None = None,
+    held_out: Sequence[str] | None = None, keep_own: bool = True, hidden_dim: int = 256, num_layers: int = 4,
+) -> Conversion:  # fmt: skip
+    """`convert` with what it measured.
+
+    Args:
+        source: of `sources.opened`.
+        side: of the LR crops.
+        ridge: weight of the closed form; None: 1e-6, and 3e-3 for more scales than three.
+        held_out: image sets for the table; None: every eighth of ``images``, or the bundled test photographs.
+        keep_own: fit to the network's own kernels at its scale, where there are such.
+        hidden_dim, num_layers: of the hyper-network.
+    """
+    scales = _checked(scales, crops, target, images)
+    model = source.build("igconv", scales, max_scale=max(4, *scales), bias="subpixel", basis=True,
+                         hidden_dim=hidden_dim, num_layers=num_layers)  # fmt: skip
+    fitting, testing = _pictures(images, held_out)
+    inference.prepare(model, device)
+    channels = model.upsampler.basis.shape[0]
+    needed = math.ceil(PIXELS_PER_UNKNOWN * (sums.TAPS * channels + 1) / side**2)
+    if crops < needed:
+        raise InputError(f"{crops} crops are too few for {channels} channels; give at least {needed}")
+
+    raw = {}
+    for scale in scales:
+        patches = PatchSource(fitting, (scale,), side, sums.BATCH, seed, "matlab")
+        raw[scale] = sums.gather(_encoder(model, device), _batches(patches, source, scale, target, model, device),
+                                 math.ceil(crops / sums.BATCH), scale)  # fmt: skip
+    basis = sums.whitening(sums.channel_covariance(raw))
+    white = {scale: normal.in_basis(basis) for scale, normal in raw.items()}
+    weight = ridge if ridge is not None else RIDGE if len(scales) <= 3 else RIDGE_MANY
+    closed = {r: torch.cat([c, b[None]]) for r, (c, b) in ((r, closed_form.solve(white[r], weight)) for r in scales)}
+    own = source.scale if keep_own and source.head is not None and source.scale in scales else None
+    if own:
+        closed[own] = own_kernels(source.head, basis)
+    with torch.no_grad():
+        model.upsampler.basis.copy_(basis)
+    errors = hyperfit.fit(model.cpu().upsampler, closed, white, own, weight, seed)
+    heads = {"closed_form_db": with_spconvs(source, closed, basis), "converted_db": model}
+    table = measured(heads, source, scales, testing, side, seed, device)
+    lost = (table.closed_form_db - table.converted_db).max()
+    fitted = bool(np.isfinite(lost) and lost < 1)
+    if not fitted:
+        print("the fit of the hyper-network did not converge; the model keeps the SPConvs in closed form", flush=True)
+        model = heads["closed_form_db"]
+        table["converted_db"] = table.closed_form_db
+    return Conversion(model.cpu(), table, closed, white, errors, fitted)
+
+
+def own_kernels(head: tuple[Tensor, Tensor], basis: Tensor) -> Tensor:
+    """(9 C + 1, 3 r^2): an SPConv's kernels on whitened features, and its biases."""
+    kernel, bias = (part.double().cpu() for part in head)
+    kernel = torch.einsum("ocyx,cd->odyx", kernel, torch.linalg.inv(basis))
+    return torch.cat([kernel.flatten(1).T, bias[None]])
+
+
+def spconv_of(coefficients: Tensor, basis: Tensor, scale: int) -> nn.Sequential:
+    """The SPConv on raw features of (9 C + 1, 3 r^2) coefficients and constants on whitened ones."""
+    kernel = coefficients[:-1].T.unflatten(1, (-1, 3, 3))
+    conv = nn.utils.skip_init(nn.Conv2d, len(basis), len(kernel), 3, padding=1)
+    with torch.no_grad():
+        conv.weight.copy_(torch.einsum("odyx,dc->ocyx", kernel, basis))
+        conv.bias.copy_(coefficients[-1])
+    return nn.Sequential(conv, nn.PixelShuffle(scale)).requires_grad_(False)
+
+
+def _checked(scales, crops, target, images) -> tuple[int, ...]:
+    scales = positive_integers(scales, "scales")
+    for scale in scales:
+        if not 2 <= scale <= LARGEST:
+            raise InputError(f"scales are integers of 2 to {LARGEST}, got {scale}")
+    positive_integer(crops, "crops")
+    choose(target, TARGETS, "target")
+    if isinstance(images, str | Path) or not len(images):
+        raise InputError(f"images must be a list of image sets or folders, got {images!r}")
+    return tuple(sorted(scales))
+
+
+def _pictures(images: Sequence[str], held_out: Sequence[str] | None) -> tuple[list, list]:
+    """Pixels (H, W, 3) to fit on, and others to measure on."""
+    names = [str(name) for name in images]
+    datasets.refuse_leaks(names)
+    pictures = [image for name in names for image in cache.decoded(name).images]
+    if held_out is None and tuple(names) == BUNDLED:
+        held_out = BUNDLED_TEST
+    if held_out is not None:
+        return pictures, [image for name in held_out for image in cache.decoded(str(name)).images]
+    if len(pictures) < 2:
+        raise InputError(f"{', '.join(names)}: {len(pictures)} image is too few; 2 are needed, one to measure on")
+    testing = pictures[HELD_OUT - 1 :: HELD_OUT] or pictures[-1:]
+    fitting = [image for index, image in enumerate(pictures) if index % HELD_OUT != HELD_OUT - 1]
+    return (fitting if len(pictures) >= HELD_OUT else pictures[:-1]), testing
+
+
+def _encoder(model: SuperResolver, device) -> Callable[[Tensor], Tensor]:
+    """(lr) -> features of its size, on the CPU."""
+
+    def features(lr: Tensor) -> Tensor:
+        h, w = lr.shape[-2:]
+        with inference.exact_arithmetic():
+            found = model.encode(lr.to(device, memory_format=torch.channels_last))[1]
+        return found[..., :h, :w].float().contiguous().cpu()
+
+    return features
+
+
+def _batches(patches: PatchSource, source: Source, scale: int, target: str, model: SuperResolver, device):
+    """index -> (lr, what the head has to return: the image before ``post``)."""
+
+    def batch(index: int) -> tuple[Tensor, Tensor]:
+        part = patches.micro_batch(index, 0)
+        image = part.hr if target == "hr" else network_image(source, part.lr, scale)
+        return part.lr, before_post(model.post, image)
+
+    return batch
+
+
+@torch.no_grad()
+def network_image(source: Source, lr: Tensor, scale: int) -> Tensor:
+    """What the network makes of LR images, at another scale: its output, once more where it is too small, resized."""
+    sr, factor = source.network(lr), source.scale
+    while factor < scale:
+        sr, factor = source.network(sr.clamp(0, 1)), factor * source.scale
+    return sr if factor == scale else imresize(sr, scale / factor, "matlab", quantize=False)
+
+
+def before_post(post: nn.Module, image: Tensor) -> Tensor:
+    """The upsampler's output that ``post`` turns into an image (B, 3, H, W)."""
+    if isinstance(post, Affine):
+        return (image - post.shift.cpu()) / post.factor
+    if isinstance(post, nn.Conv2d):  # a trained 1x1 convolution over the colours
+        inverse = torch.linalg.inv(post.weight.detach()[:, :, 0, 0].double().cpu())
+        centred = image.double() - post.bias.detach().double().cpu()[:, None, None]
+        return torch.einsum("oc,bchw->bohw", inverse, centred)
+    return image
+
+
+def with_spconvs(source: Source, closed: dict[int, Tensor], basis: Tensor) -> SuperResolver:
+    model = source.build("spconv", tuple(closed))
+    for scale, coefficients in closed.items():
+        model.upsampler.heads[str(scale)] = spconv_of(coefficients, basis, scale)
+    return model
+
+
+@torch.no_grad()
+def measured(
+    models: dict[str, SuperResolver], source: Source, scales: Sequence[int], pictures, side: int, seed: int, device
+) -> pd.DataFrame:
+    """PSNR-Y of models with the source's encoder on crops of pictures that were held out, as in `COLUMNS`."""
+    rows = []
+    for model in models.values():
+        inference.prepare(model, device)
+    for scale in scales:
+        patches, values = PatchSource(pictures, (scale,), side, sums.BATCH, seed, "matlab"), []
+        for index in range(HELD_OUT_CROPS // sums.BATCH):
+            part = patches.micro_batch(index, 1)
+            lr = part.lr.to(device, memory_format=torch.channels_last)
+            with inference.exact_arithmetic():
+                made = {name: model(lr, scale).cpu() for name, model in models.items()}
+                made["bicubic_db"] = bicubic(part.lr, scale)
+                if scale == source.scale:
+                    made["network_db"] = source.network(part.lr)
+            values += [{name: psnr_y(sr[i], hr, scale) for name, sr in made.items()} for i, hr in enumerate(part.hr)]
+        rows.append(dict(scale=scale, crops=len(values)) | pd.DataFrame(values).mean().to_dict())
+    return pd.DataFrame(rows, columns=list(dict.fromkeys((*COLUMNS, *models))))

@@ -1,0 +1,124 @@
+"""What a linear fit needs to know of images: sums over crops, in float64, so that memory does not grow with them.
+
+x (N, p) is what a 3x3 convolution sees of the features at each of N pixels, y (N, q) what it is to return there. The
+normal equations of y on x, with a free constant, hold all of a least-squares fit; the sums of two sets of crops add up.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from igconv.errors import InputError
+from igconv.progress import follow_items
+
+BATCH = 16  # crops that go through an encoder together
+TAPS = 9  # of a 3x3 convolution
+# A feature whose deviation is less than this share of its size is constant; what is left of it is rounding.
+CONSTANT = 1e-6
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal equations of y (N, q) on x (N, p): ``count`` N and the sums x (p), y (q), xx (p, p), xy (p, q), yy (q)."""
+
+    count: int
+    x: Tensor
+    y: Tensor
+    xx: Tensor
+    xy: Tensor
+    yy: Tensor
+
+    def __add__(self, other: "Normal") -> "Normal":
+        return Normal(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+    def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(p, p) of x, (p, q) of x and y, and the variances (q) of y."""
+        x, y = self.x / self.count, self.y / self.count
+        return (self.xx / self.count - torch.outer(x, x), self.xy / self.count - torch.outer(x, y),
+                self.yy / self.count - y.square())  # fmt: skip
+
+    def moments(self) -> Tensor:
+        """Means of the products of (x, 1): (p + 1, p + 1), the metric in which errors of a fit are squared errors."""
+        rows = torch.cat([self.xx, self.x[:, None]], dim=1)
+        last = torch.cat([self.x, self.x.new_tensor([self.count])])
+        return torch.cat([rows, last[None]]) / self.count
+
+    def in_basis(self, basis: Tensor) -> "Normal":
+        """The same pixels with features that a 1x1 convolution ``basis`` (C, C) has mixed."""
+        mix = torch.kron(basis.to(self.xx), torch.eye(TAPS, dtype=self.xx.dtype, device=self.xx.device))
+        return Normal(self.count, mix @ self.x, self.y, mix @ self.xx @ mix.T, mix @ self.xy, self.yy)
+
+
+def normal_equations(x: Tensor, y: Tensor) -> Normal:
+    """Of x (N, p) and y (N, q)."""
+    if len(x) != len(y):
+        raise InputError(f"features and targets must be of the same pixels, got {len(x)} and {len(y)}")
+    x, y = x.detach().double(), y.detach().double()
+    return Normal(len(x), x.sum(0), y.sum(0), x.T @ x, x.T @ y, y.square().sum(0))
+
+
+def taps(features: Tensor) -> Tensor:
+    """What a 3x3 convolution with zero padding sees of (B, C, H, W): (B H W, 9 C), ordered channel, row, column."""
+    return F.unfold(features, 3, padding=1).transpose(1, 2).flatten(0, 1)
+
+
+def spconv_equations(features: Tensor, hr: Tensor, scale: int) -> Normal:
+    """Of an SPConv that makes float images (B, 3, r H, r W) from features (B, C, H, W)."""
+    expected = (len(features), 3, *(scale * n for n in features.shape[-2:]))
+    if tuple(hr.shape) != expected:
+        raise InputError(f"features {tuple(features.shape)} at x{scale} need images {expected}, got {tuple(hr.shape)}")
+    parts = zip(features.split(BATCH), hr.split(BATCH), strict=True)
+    equations = [
+        normal_equations(taps(f), F.pixel_unshuffle(y, scale).permute(0, 2, 3, 1).flatten(0, 2)) for f, y in parts
+    ]
+    return sum(equations[1:], equations[0])
+
+
+@torch.no_grad()
+def gather(
+    features: Callable[[Tensor], Tensor], batches: Callable[[int], tuple[Tensor, Tensor]], count: int, scale: int
+) -> Normal:
+    """Sums over ``count`` batches of crops.
+
+    Args:
+        features: LR images (B, 3, h, w) in [0, 1] -> features (B, C, h, w).
+        batches: index -> (lr, what the head is to return for them (B, 3, r h, r w)).
+
+    Raises InputError for features that are not finite.
+    """
+    total = None
+    for index in follow_items(range(count), count, f"statistics of x{scale}"):
+        lr, wanted = batches(index)
+        part = spconv_equations(features(lr), wanted, scale)
+        total = part if total is None else total + part
+    if not total.xx.isfinite().all():
+        raise InputError(f"the features of the encoder are not finite at x{scale}")
+    return total
+
+
+def channel_covariance(sums: dict[int, Normal]) -> Tensor:
+    """Covariance (C, C) of the features, pooled over the crops of all scales (scale -> `spconv_equations`).
+
+    Raises InputError for features that are constant.
+    """
+    centre = slice(TAPS // 2, None, TAPS)
+    count = sum(s.count for s in sums.values())
+    mean = sum(s.x[centre] for s in sums.values()) / count
+    squares = sum(s.xx[centre, centre] for s in sums.values()) / count
+    covariance = squares - torch.outer(mean, mean)
+    if not covariance.trace() > CONSTANT**2 * squares.trace():
+        raise InputError(f"constant features: all {count} pixels have the same, so nothing can be fitted")
+    return covariance
+
+
+def whitening(covariance: Tensor, least: float = 1e-10) -> Tensor:
+    """W (C, C) = L^(-1/2) U' of a covariance U L U', float64: W f has uncorrelated channels of variance 1.
+
+    Nothing is subtracted: on centred features the zeros around an image would no longer be the network's own.
+    Eigenvalues below the share ``least`` of the largest count as that, so that W can be inverted.
+    """
+    values, vectors = torch.linalg.eigh(covariance.double())
+    return (vectors / values.clamp(min=least * values[-1]).sqrt()).T

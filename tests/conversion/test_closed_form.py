@@ -1,0 +1,83 @@
+"""Closed-form SPConvs: planted kernels come back, sums add up, the whitening whitens."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from igconv import InputError
+from igconv.analysis.ridge import head
+from igconv.conversion import closed_form, sums
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_a_planted_spconv_is_recovered(scale):
+    """Kernels and biases to 1e-4, in the order of the convolution, and its image to float precision."""
+    features = noise(12, 5, 16, 16) * torch.tensor([1, 10, 0.1, 1, 3])[:, None, None] + 2
+    kernel, bias = noise(3 * scale**2, 5, 3, 3, seed=1), noise(3 * scale**2, seed=2)
+    image = F.pixel_shuffle(F.conv2d(features, kernel, bias, padding=1), scale)
+    equations = [sums.spconv_equations(features[part], image[part], scale) for part in (slice(9), slice(9, None))]
+    found = closed_form.fit(*equations)
+    fitted, constants = closed_form.kernel_of(found)
+    assert (fitted - kernel).abs().max() < 1e-4
+    assert (constants - bias).abs().max() < 1e-3
+    assert found.explained > 0.999999
+    made = head(fitted, constants, scale)(features)
+    assert (made - image).abs().max() < 1e-3
+
+
+def test_the_solution_is_least_squares_and_the_error_is_its_error():
+    x, y = noise(200, 7) + 3, noise(200, 2, seed=1)
+    normal = sums.normal_equations(x, y)
+    coefficients, intercept = closed_form.solve(normal, 0.0)
+    design = np.c_[x.numpy(), np.ones(200)].astype(float)
+    expected = np.linalg.lstsq(design, y.double().numpy(), rcond=None)[0]
+    assert torch.cat([coefficients, intercept[None]]).numpy() == pytest.approx(expected, abs=1e-9)
+    shifted = intercept + 0.3
+    residual = y.double() - x.double() @ coefficients - shifted
+    assert closed_form.error(normal, coefficients, shifted).numpy() == pytest.approx(residual.square().mean(0).numpy())
+
+
+def test_equations_of_parts_add_up():
+    x, y = noise(30, 4), noise(30, 2, seed=1)
+    whole, parts = sums.normal_equations(x, y), [sums.normal_equations(x[s], y[s]) for s in (slice(9), slice(9, 30))]
+    for name in ("count", "xx", "xy", "yy"):
+        assert torch.allclose(*(torch.as_tensor(getattr(z, name)).double() for z in (whole, parts[0] + parts[1])))
+
+
+def test_the_weight_is_chosen_on_held_out_pixels():
+    """Pure noise with nearly as many unknowns as equations: the least weight would fit it, a large one is better."""
+    x, y = noise(60, 40), noise(60, 1, seed=1)
+    held_out = sums.normal_equations(noise(60, 40, seed=2), noise(60, 1, seed=3))
+    found = closed_form.fit(sums.normal_equations(x, y), held_out)
+    assert found.weight == max(closed_form.WEIGHTS)
+
+
+def test_whitened_channels_are_uncorrelated_and_equations_follow_them():
+    """W f has covariance 1 and its own mean; the equations of W f are those in the basis W."""
+    features = torch.einsum("dc,bchw->bdhw", noise(4, 4, seed=1), noise(6, 4, 8, 8)) * 3 + 2
+    image = noise(6, 3, 16, 16, seed=2)
+    equations = {2: sums.spconv_equations(features, image, 2)}
+    basis = sums.whitening(sums.channel_covariance(equations))
+    mixed = torch.einsum("dc,bchw->bdhw", basis, features.double())
+    flat = mixed.movedim(1, 0).flatten(1)
+    assert torch.allclose(torch.cov(flat, correction=0), torch.eye(4).double(), atol=1e-5)
+    assert flat.mean(1).abs().max() > 0.1  # nothing was subtracted
+    expected, found = sums.spconv_equations(mixed.float(), image, 2), equations[2].in_basis(basis)
+    for name in ("x", "xx", "xy"):
+        assert torch.allclose(getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-2)
+
+
+def test_bad_equations_are_named():
+    with pytest.raises(InputError, match="constant features"):
+        sums.channel_covariance({2: sums.spconv_equations(torch.full((2, 4, 8, 8), 0.3), noise(2, 3, 16, 16), 2)})
+    with pytest.raises(InputError, match="more crops"):
+        closed_form.solve(sums.normal_equations(noise(10, 12), noise(10, 1)), 1e-3)
+    with pytest.raises(InputError, match="constant features"):
+        closed_form.solve(sums.normal_equations(torch.full((20, 3), 0.1), noise(20, 1)), 1e-3)
+    with pytest.raises(InputError, match="need images"):
+        sums.spconv_equations(noise(2, 4, 8, 8), noise(2, 3, 16, 16), 3)
