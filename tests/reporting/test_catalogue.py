@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from igconv import InputError
-from igconv.reporting import catalogue, figures, report, tables
+from igconv.reporting import catalogue, figures, report
 from igconv.study import results
 from igconv.study.results import PROJECT
 
@@ -72,25 +72,10 @@ def test_snakemake_waits_for_files_of_the_catalogue():
     assert set(re.findall(r"/figures/(\w+)\.png", text)) <= set(FIGURES)
 
 
-@pytest.fixture(scope="module")
-def linked(tmp_path_factory):
-    """A folder of results with the committed study on two CPU cores, its table of effects made of one set of images."""
-    root = tmp_path_factory.mktemp("results")
-    folder = root / "cpu"
-    for name in ("analysis", "rows", "runs", "tables/claims.csv", "tables/main.csv", "tables/runs.csv"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to(PROJECT / "results" / "cpu" / name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IGCONV_RESULTS", str(root))
-        study = catalogue.Study("cpu")
-        effects = tables.effects(study.rows[study.rows.dataset == "Set5"], study.own)
-        results.write_table(effects, study.file("tables/effects"))
-    return root
-
-
 @pytest.fixture
-def committed(linked, monkeypatch) -> catalogue.Study:
-    monkeypatch.setenv("IGCONV_RESULTS", str(linked))
+def committed(monkeypatch) -> catalogue.Study:
+    """The committed study on two CPU cores."""
+    monkeypatch.setenv("IGCONV_RESULTS", str(PROJECT / "results"))
     return catalogue.Study("cpu")
 
 
