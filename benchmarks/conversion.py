@@ -45,7 +45,7 @@ def main(
     if quick:
         network, crops, images, test_sets, scales = "tiny", 32, ("sample_train",), ("sample_test",), (2, 4)
     start, processor = time.perf_counter(), time.process_time()
-    width = dict(hidden_dim=32, num_layers=1) if quick else {}
+    width = dict(hidden_dim=64, num_layers=1) if quick else {}
     done = convert.conversion(source, scales, images=images, crops=crops, side=side, ridge=ridge, keep_own=keep_own,
                               held_out=("sample_test",), **width)  # fmt: skip
     cost = dict(seconds=time.perf_counter() - start, processor_seconds=time.process_time() - processor,

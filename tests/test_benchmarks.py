@@ -156,3 +156,12 @@ def test_x32_needs_less_than_a_gigabyte(script, backward):
     ms, _, peak = timing.in_fresh_process(kernel_bank.cost, "igconv", 64, 32, backward, "cpu", 1, 0.0, False)
     assert peak < 1000
     assert math.isfinite(ms)
+
+
+def test_a_conversion_is_measured(quick):
+    """Bicubic, closed form, IGConv in both precisions at both scales; the network at its own."""
+    table = quick("conversion")
+    counts = table.groupby("upsampler").scale.nunique()
+    assert counts["IGConv"] == counts["bicubic"] == 2
+    assert counts["as published"] == 1
+    assert (table.seconds > 0).all()
