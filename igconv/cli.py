@@ -244,8 +244,10 @@ def main(words: list[str] | None = None) -> int:
     commands = {"train": train, "evaluate": evaluate, "export": export, "data": data, "upscale": upscale,
                 "convert": convert}  # fmt: skip
     try:
-        status = tyro.extras.subcommand_cli_from_dict(commands, prog="igconv", description=__doc__, args=words)
-        sys.stdout.flush()
+        try:
+            status = tyro.extras.subcommand_cli_from_dict(commands, prog="igconv", description=__doc__, args=words)
+        finally:
+            sys.stdout.flush()  # a closed pipe shows here, not when Python ends
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

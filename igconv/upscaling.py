@@ -160,6 +160,7 @@ def plan(
         picture_files.check_target(output, sources, overwrite)
         picture_files.check_place(output)
         return [(sources[0], output)], []
+    picture_files.check_name("any.jpg", quality)
     if os.path.lexists(output) and not os.path.isdir(output):
         raise InputError(f"cannot write {len(sources)} images into {output}: it is not a folder")
     work: dict[str, tuple[Path, Path]] = {}  # by names in small letters: some file systems take A and a for one

@@ -66,7 +66,8 @@ def test_what_is_written_is_read(tmp_path, channels, depth, profile, suffix):
     try:
         write_picture(Picture(pixels, profile), path)
     except InputError as error:
-        assert "choose" in str(error)
+        said = str(error)
+        assert "choose" in said
         assert not list(tmp_path.iterdir())
         assert suffix in (".jpg", ".jpeg", ".bmp", ".webp") or (channels, depth) == (2, np.uint16)
         return
@@ -124,7 +125,9 @@ def test_palettes_become_colours(tmp_path):
 
 def test_cmyk_becomes_rgb(tmp_path):
     """By Pillow's formula without a profile; a profile of CMYK is not passed on to RGB."""
-    image = Image.fromarray(PIXELS, "CMYK") if hasattr(Image, "_") else Image.frombytes("CMYK", (9, 6), PIXELS.tobytes())
+    image = (
+        Image.fromarray(PIXELS, "CMYK") if hasattr(Image, "_") else Image.frombytes("CMYK", (9, 6), PIXELS.tobytes())
+    )
     image.save(tmp_path / "a.tif", icc_profile=b"no profile at all")
     picture = read_picture(tmp_path / "a.tif")
     assert (picture.pixels == np.asarray(image.convert("RGB"))).all()
@@ -144,7 +147,7 @@ def test_texts_and_profiles_of_any_size_are_read(tmp_path):
     picture = read_picture(tmp_path / "a.png")
     assert (picture.pixels == PIXELS[..., :3]).all()
     assert len(picture.profile) == len(PROFILE) + 2_000_000
-    assert (PngImagePlugin.MAX_TEXT_CHUNK, Image.MAX_IMAGE_PIXELS) == limit
+    assert limit == (PngImagePlugin.MAX_TEXT_CHUNK, Image.MAX_IMAGE_PIXELS)
 
 
 def test_more_pixels_than_pillow_allows_need_tiles(tmp_path, monkeypatch):
@@ -214,7 +217,8 @@ BAD_FILES = {  # name -> content, and what the line says
     "float_rgb.tif": (tiff(np.zeros((4, 5, 3), np.float32), photometric="rgb"), "cannot read"),
     "planes.tif": (tiff(DEEP, photometric="rgb", planarconfig="separate"), "more than 8 bits"),
     "signed.tif": (tiff(np.zeros((4, 5), np.int16)), "more than 8 bits"),
-    "premultiplied.tif": (tiff(np.zeros((4, 5, 4), np.uint16), photometric="rgb", extrasamples=["assocalpha"]), "more than"),
+    "premultiplied.tif": (tiff(np.zeros((4, 5, 4), np.uint16), photometric="rgb", extrasamples=["assocalpha"]),
+                          "more than"),
     "eps.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "none of PNG"),
     "deep.ppm": (b"P6 2 1 65535\n" + bytes(12), "none of PNG"),
     "icon.png": (saved(Image.fromarray(PIXELS[..., :3]), "ICO"), "none of PNG"),
@@ -264,7 +268,7 @@ def test_pillow_images_say_when_they_lose_bits(tmp_path):
 
 @pytest.mark.parametrize("array", [
     PIXELS / 255, PIXELS.astype(np.int64), PIXELS[:0], PIXELS[:, :0], PIXELS[..., :0], PIXELS[0, 0], PIXELS[None],
-    np.zeros((4, 4, 5), np.uint8), PIXELS > 9, "text", None, [], [[1, 2], [3]] and np.array("x"), PIXELS.astype(complex),
+    np.zeros((4, 4, 5), np.uint8), PIXELS > 9, "text", None, [], np.array("x"), PIXELS.astype(complex),
 ], ids=lambda a: f"{getattr(a, 'shape', a)}")  # fmt: skip
 def test_other_arrays_are_refused(array):
     """Named with shape and type."""
