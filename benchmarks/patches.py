@@ -11,8 +11,9 @@ import torch
 import tyro
 from timing import RESULTS, interleaved, report, summary
 
-from igconv.data.images import read_image, write_image
+from igconv.data.images import read_image
 from igconv.data.patches import PatchSource
+from igconv.data.picture_files import write_image
 
 
 def photographs(count: int, height: int, width: int, folder: Path) -> tuple[list[np.ndarray], list[Path]]:

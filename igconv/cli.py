@@ -1,5 +1,6 @@
 """The command ``igconv``: train, evaluate, export, data, upscale, convert."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -124,40 +125,52 @@ def data(
 
 
 def upscale(
-    image: Positional[Path],
+    images: Positional[list[Path]],
     output: Annotated[Path, arg(aliases=["-o"])],
     scale: int = 2,
     weights: Path | None = None,
     device: str = "cpu",
     self_ensemble: bool = False,
-    tile: int = 0,
+    tile: int | None = None,
     halo: int | None = None,
-) -> None:
-    """Upscale an image by an integer factor.
+    overwrite: bool = False,
+    quality: int | None = None,
+) -> int:
+    """Upscale images by an integer factor, with their transparency, depth and colour profile (docs/images.md).
 
     Args:
-        image: an 8-bit RGB image.
-        output: where to write the result; the suffix says the format.
+        images: files, or folders whose images are meant.
+        output: where to write: a file, whose suffix says the format, or, for several images, a folder; names are kept.
         scale: the factor, any integer >= 1; the default model was trained for 2, 3 and 4.
         weights: a model.safetensors of a run; left out, the model that comes with the package.
         device: cpu or cuda.
         self_ensemble: mean over the eight flips and rotations of the input.
-        tile: side of tiles in input pixels, for images too large for the memory; 0 for the whole image.
-        halo: pixels that tiles see of their surroundings; needed for encoders that see the whole image, such as the
-            default model's.
+        tile: side of tiles in input pixels; 0 for the whole image at once, left out for tiles where it is large.
+        halo: pixels that tiles see of their surroundings; needed with --tile for encoders that see the whole image,
+            such as the default model's.
+        overwrite: replace files that exist; a source never.
+        quality: 1 to 100 for .jpg (95 if left out) and .webp (lossless if left out).
     """
     from igconv import upscaling
-    from igconv.data.images import read_image, write_image
     from igconv.models import inference
 
     positive_integer(scale, "scale")
     if device == "cpu":
         inference.keep_freed_memory()
-    lr = read_image(image)
+    work, skipped = upscaling.plan(images, output, overwrite, quality)
     model = upscaling.upscaler(weights, device, self_ensemble, tile, halo)
-    sr, seconds = inference.upscale(model, lr, scale, device)
-    write_image(sr, output)
-    print(f"{output}: {sr.shape[2]}x{sr.shape[1]} pixels, {seconds:.2f} s")
+    for source, target in work:
+        try:
+            large, seconds = upscaling.upscale_file(model, source, target, scale, device, tile, quality)
+        except InputError as error:
+            if len(work) + len(skipped) == 1:
+                raise
+            skipped.append(str(error))
+        else:
+            print(f"{target}: {large.shape[1]}x{large.shape[0]} pixels, {seconds:.2f} s", flush=True)
+    for line in skipped:
+        print(f"skipped: {reason(line, None)}", file=sys.stderr)
+    return 1 if skipped else 0
 
 
 def convert(
@@ -231,14 +244,23 @@ def main(words: list[str] | None = None) -> int:
     commands = {"train": train, "evaluate": evaluate, "export": export, "data": data, "upscale": upscale,
                 "convert": convert}  # fmt: skip
     try:
-        tyro.extras.subcommand_cli_from_dict(commands, prog="igconv", description=__doc__, args=words)
+        try:
+            status = tyro.extras.subcommand_cli_from_dict(commands, prog="igconv", description=__doc__, args=words)
+        finally:
+            sys.stdout.flush()  # a closed pipe shows here, not when Python ends
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:  # a TrainingError, or a device that refuses
         print(f"error: {reason(error, None)}", file=sys.stderr)
         return 1
-    return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130  # as shells count a process that SIGINT ended
+    except BrokenPipeError:  # whoever read the output has gone; what Python still holds must not complain at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    return status or 0
 
 
 if __name__ == "__main__":

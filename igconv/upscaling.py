@@ -1,7 +1,8 @@
 """Upscale an image in one call, with the model that comes with the package or one of yours."""
 
 import copy
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -9,13 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igconv.data.images import read_image, to_bytes
+from igconv.data import memory, picture_files
+from igconv.data.images import SUFFIXES, Picture, picture_of, read_picture
 from igconv.errors import InputError, positive_integer
 from igconv.models import checkpoints, inference
 from igconv.models.super_resolver import SuperResolver
 
 # Half-precision weights of a run of the study; its name and where they come from are in the file (README beside it).
 DEFAULT_WEIGHTS = Path(__file__).parent / "pretrained" / "multi_scale.safetensors"
+
+ROWS = 256  # of a result, turned into integers at once
+BYTES_AT_ONCE = 3200  # of features per LR pixel that is in work: the default model at x2, measured
 
 
 def upscale(
@@ -25,10 +30,12 @@ def upscale(
     *,
     device="cpu",
     self_ensemble: bool = False,
-    tile: int = 0,
+    tile: int | None = None,
     halo: int | None = None,
 ) -> np.ndarray:
-    """Upscale an image by an integer factor. Nothing of the caller's is changed, neither a model nor the process.
+    """Upscale an image by an integer factor, with its transparency and in its depth.
+
+    Nothing of the caller's is changed, neither a model nor the process.
 
     >>> large = igconv.upscale("photo.png", 3)
     >>> PIL.Image.fromarray(large).save("large.png")
@@ -37,32 +44,35 @@ def upscale(
     `igconv.models.inference.keep_freed_memory` first, as the command line does.
 
     Args:
-        image: path of an 8-bit RGB image, or its pixels: (H, W, 3) uint8 as an array or a Pillow image.
+        image: path of an image (docs/images.md says which), a Pillow image, or pixels as an array (H, W) or (H, W, C)
+            of uint8 or uint16 with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
         scale: the factor, an integer >= 1. The default model was trained for 2, 3 and 4.
         weights: a ``model.safetensors`` of a run, or a model; None takes the weights that come with the package.
         device: "cpu" or "cuda".
         self_ensemble: mean over the eight flips and rotations of the input: slower, and a little better.
-        tile: side of tiles in input pixels, for images too large for the memory; 0 works on the whole image.
-        halo: input pixels that a tile sees of its surroundings. Needed for encoders that see the whole image, as the
-            default model's does.
+        tile: side of tiles in input pixels; 0 works on the whole image, None on tiles where the image is large.
+        halo: input pixels that a tile sees of its surroundings. Needed with ``tile`` for encoders that see the whole
+            image, as the default model's does.
 
     Returns:
-        (scale H, scale W, 3) uint8.
+        (scale H, scale W, C) in the depth and with the channels of the image, upright; (scale H, scale W) for grey
+        arrays (H, W). Palettes and CMYK become RGB.
 
     Raises:
-        InputError: not such an image, scale, weights or halo.
+        InputError: not such an image, scale, weights or halo; too little memory; a result that is not finite.
     """
     scale = positive_integer(scale, "scale")
-    lr = _pixels(image)
-    sr, _ = inference.upscale(upscaler(weights, device, self_ensemble, tile, halo), lr, scale, device)
-    return to_bytes(sr).permute(1, 2, 0).contiguous().numpy()
+    picture = read_picture(image, tiles=tile != 0) if isinstance(image, str | Path) else picture_of(image)
+    large, _ = upscale_picture(upscaler(weights, device, self_ensemble, tile, halo), picture, scale, device, tile)
+    flat = large.pixels.shape[2] == 1 and getattr(image, "ndim", 2) == 2
+    return large.pixels[..., 0] if flat else large.pixels
 
 
 def upscaler(
     weights: str | Path | SuperResolver | None = None,
     device="cpu",
     self_ensemble: bool = False,
-    tile: int = 0,
+    tile: int | None = None,
     halo: int | None = None,
 ) -> Callable[[Tensor, int], Tensor]:
     """(lr, scale) -> sr on float RGB batches, as `upscale` describes it."""
@@ -73,8 +83,8 @@ def upscaler(
     else:
         model = checkpoints.load(weights)
     model = inference.prepare(model, device)
-    if tile:
-        model = inference.tiled(model, tile, halo)
+    if tile != 0:
+        model = inference.tiled_by_size(model, halo) if tile is None else inference.tiled(model, tile, halo)
     return inference.self_ensemble(model) if self_ensemble else model
 
 
@@ -84,11 +94,139 @@ def default_model() -> SuperResolver:
     return checkpoints.load(DEFAULT_WEIGHTS)
 
 
-def _pixels(image) -> Tensor:
-    """(3, H, W) uint8 of what `upscale` accepts."""
-    if isinstance(image, str | Path):
-        return read_image(image)
-    pixels = np.asarray(image)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise InputError(f"expected RGB pixels (H, W, 3) of uint8, got {pixels.shape} of {pixels.dtype}")
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+def upscale_picture(
+    model: Callable[[Tensor, int], Tensor], picture: Picture, scale: int, device="cpu", tile: int | None = None
+) -> tuple[Picture, float]:
+    """(picture, seconds): colours through the model; grey as equal colours, whose mean it becomes; alpha like grey.
+
+    Where alpha is equal in the 5x5 pixels around, it stays exactly that: opaque stays opaque. Pixels that cannot be
+    seen take the colour of the nearest ones that can before the work, so that no dark rim comes in.
+
+    Args:
+        model: (lr, scale) -> sr, as `upscaler` makes it.
+        tile: as the model was made with, for the estimate of the memory.
+    """
+    height, width, channels = picture.pixels.shape
+    _check_memory(picture, scale, device, tile)
+    large = np.empty((scale * height, scale * width, channels), picture.pixels.dtype)
+    alpha = picture.pixels[..., -1] if picture.has_alpha else None
+    colours = picture.pixels[..., :-1] if picture.has_alpha else picture.pixels
+    seconds = _through(model, colours if alpha is None else _fill(colours, alpha), scale, device, large)
+    if alpha is not None:
+        seconds += _through_alpha(model, alpha, scale, device, large)
+    return Picture(large, picture.profile, picture.kind), seconds
+
+
+def upscale_file(
+    model: Callable[[Tensor, int], Tensor],
+    source: Path,
+    target: Path,
+    scale: int,
+    device,
+    tile: int | None,
+    quality: int | None = None,
+) -> tuple[np.ndarray, float]:
+    """(pixels, seconds): from file to file; what the target's format cannot hold is refused before the work."""
+    picture = read_picture(source, tiles=tile != 0)
+    quality = quality if picture_files.is_lossy(target) else None
+    picture_files.check_format(target, picture, scale)
+    large, seconds = upscale_picture(model, picture, scale, device, tile)
+    picture_files.write_picture(large, target, quality)
+    return large.pixels, seconds
+
+
+def plan(
+    inputs: Sequence[Path], output: Path, overwrite: bool = False, quality: int | None = None
+) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """What to read and where to write it, and lines about what is left out.
+
+    One file goes to the file ``output``, or into it if it is a folder. Several files, and the images of folders, go
+    into the folder ``output`` under their own names (.gif, which is not written, as .png).
+
+    Raises InputError for a place that cannot or must not be written, and for two inputs with one output name.
+    """
+    sources, skipped = [], []
+    for given in inputs:
+        is_folder = os.path.isdir(given)
+        for path in _entries(given) if is_folder else [given]:
+            if is_folder and (os.path.isdir(path) or path.suffix.lower() not in (*SUFFIXES, ".gif")):
+                skipped.append(f"{path}: not an image file")
+            else:
+                sources.append(path)
+    if not sources:
+        raise InputError(f"no images in {', '.join(map(str, inputs)) or 'nothing'}")
+    if len(inputs) == 1 and sources == list(inputs) and not os.path.isdir(output):
+        picture_files.check_name(output, quality)
+        picture_files.check_target(output, sources, overwrite)
+        picture_files.check_place(output)
+        return [(sources[0], output)], []
+    picture_files.check_name("any.jpg", quality)
+    if os.path.lexists(output) and not os.path.isdir(output):
+        raise InputError(f"cannot write {len(sources)} images into {output}: it is not a folder")
+    work: dict[str, tuple[Path, Path]] = {}  # by names in small letters: some file systems take A and a for one
+    for source in sources:
+        name = source.with_suffix(".png").name if source.suffix.lower() == ".gif" else source.name
+        other, _ = work.setdefault(name.lower(), (source, output / name))
+        if other is not source:
+            raise InputError(f"{other} and {source} would both be written to {output / name}")
+    picture_files.check_place(output / min(work, key=len))
+    for name, (_, target) in list(work.items()):
+        try:
+            picture_files.check_name(target)
+            picture_files.check_target(target, sources, overwrite)
+        except InputError as error:
+            skipped.append(str(error))
+            del work[name]
+    return list(work.values()), skipped
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror or error}") from None
+
+
+def _through(model, pixels: np.ndarray, scale: int, device, large: np.ndarray) -> float:
+    """Grey or RGB pixels (H, W, 1 or 3) through the model into the first channels of ``large``; seconds."""
+    white = np.iinfo(pixels.dtype).max
+    lr = torch.from_numpy(pixels.astype(np.float32)).div_(white).permute(2, 0, 1)
+    sr, seconds = inference.upscale(model, lr.expand(3, -1, -1), scale, device)
+    for row in range(0, sr.shape[1], ROWS):  # in parts: temporary floats of the whole are large
+        part = sr[:, row : row + ROWS]
+        part = (part if pixels.shape[2] == 3 else part.mean(0, keepdim=True)).clamp(0, 1).mul(white).round()
+        large[row : row + ROWS, :, : pixels.shape[2]] = part.permute(1, 2, 0).numpy().astype(large.dtype)
+    return seconds
+
+
+def _through_alpha(model, alpha: np.ndarray, scale: int, device, large: np.ndarray) -> float:
+    """Alpha (H, W) through the model into the last channel of ``large``, except where it is constant; seconds."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    flat = maximum_filter(alpha, 5, mode="nearest") == minimum_filter(alpha, 5, mode="nearest")
+    seconds = 0.0 if flat.all() else _through(model, alpha[..., None], scale, device, large[..., -1:])
+    known, same = (array.repeat(scale, 0).repeat(scale, 1) for array in (alpha, flat))
+    large[..., -1][same] = known[same]
+    return seconds
+
+
+def _fill(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours (H, W, 1 or 3) with those of invisible pixels replaced by the nearest visible ones."""
+    from scipy.ndimage import distance_transform_edt
+
+    hidden = alpha == 0
+    if not hidden.any() or hidden.all():
+        return colours
+    rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    return colours[rows, columns]
+
+
+def _check_memory(picture: Picture, scale: int, device, tile: int | None) -> None:
+    """Raises InputError if the image will not fit; the estimate is of the order of what was measured."""
+    height, width, channels = picture.pixels.shape
+    at_once = height * width if tile == 0 else min(height * width, (tile or inference.TILE) ** 2)
+    size = height * width * (12 + scale**2 * (12 + channels * picture.pixels.itemsize))
+    if torch.device(device).type == "cpu":
+        size += at_once * BYTES_AT_ONCE
+    advice = "; work in tiles (leave out --tile, or --tile 256 --halo 32)" if tile == 0 else ""
+    memory.require(size, f"{width}x{height} pixels at x{scale}", advice)

@@ -1,5 +1,7 @@
 """The command igconv: what it prints, and one line with a status for what is wrong."""
 
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,9 +12,10 @@ import torch
 from PIL import Image
 
 import igconv
-from igconv import cli
+from igconv import cli, files
 from igconv.data import datasets
 from igconv.study import runs
+from igconv.study.results import PROJECT
 from igconv.study.runs import get_run
 
 
@@ -46,8 +49,10 @@ def test_upscale_writes_the_model_output(weights, tmp_path, capsys):
     [
         (lambda p: photo(p / "in.png"), ["--scale", "0"], "scale must be an integer >= 1, got 0"),
         (lambda p: photo(p / "in.png"), ["--scale", "-2"], "scale must be an integer >= 1, got -2"),
-        (lambda p: photo(p / "in.png", mode="L"), [], "is a L image; 8-bit RGB is needed"),
-        (lambda p: photo(p / "in.png", mode="RGBA"), [], "is a RGBA image"),
+        (lambda p: photo(p / "in.tif", mode="LAB"), [], "is a LAB image"),
+        (lambda p: photo(p / "in.png"), ["--quality", "90"], "lossless"),
+        (lambda p: photo(p / "in.png"), ["--tile", "-3"], "tile must be an integer >= 1"),
+        (lambda p: photo(p / "in.png"), ["--halo", "-3"], "halo must be an integer >= 0"),
         (lambda p: p / "in.png", [], "no image at"),
         (lambda p: photo(p / "in.png"), ["--weights", "nothing.safetensors"], "no checkpoint at nothing.safetensors"),
     ],
@@ -146,3 +151,187 @@ except SystemExit:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().endswith("[]"), done.stdout[-300:] + done.stderr
+
+
+# ---- upscale: where results go
+
+
+@pytest.fixture
+def run(weights, capsys):
+    """``run(*words)``: (status, stdout, stderr) of igconv upscale with a tiny model."""
+
+    def call(*words):
+        status = cli.main(["upscale", *map(str, words), "--weights", str(weights)])
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("output", "words", "message"),
+    [
+        ("x.gif", [], "choose one of"),
+        ("x", [], "choose one of"),
+        ("in.png", [], "it is a source"),
+        ("in.png", ["--overwrite"], "it is a source"),
+        ("link.png", ["--overwrite"], "it is a source"),
+        ("hard.png", ["--overwrite"], "it is a source"),
+        ("folder/../in.png", ["--overwrite"], "it is a source"),
+        ("old.png", [], "exists; --overwrite replaces it"),
+        ("old.png/x.png", [], "cannot write"),
+        ("y" * 252 + ".png", [], "cannot write"),
+        ("x.jpg", ["--quality", "0"], "from 1 to 100"),
+        ("x.webp", ["--scale", "820"], "at most 16383 pixels"),
+        ("x.jpg", ["--scale", "3300"], "at most 65500 pixels"),
+    ],
+)
+def test_the_place_is_checked_before_the_work(run, tmp_path, monkeypatch, output, words, message):
+    """One line, nothing written, the model not asked."""
+    from igconv.models import inference
+
+    monkeypatch.setattr(inference, "upscale", lambda *a: pytest.fail("the work began"))
+    source = photo(tmp_path / "in.png")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.png").symlink_to(source)
+    os.link(source, tmp_path / "hard.png")
+    photo(tmp_path / "old.png")
+    before = {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()}
+    status, _, error = run(source, "-o", tmp_path / output, *words)
+    assert (status, len(error.strip().splitlines())) == (2, 1)
+    assert message in error
+    assert {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()} == before
+
+
+def test_overwrite_replaces(run, tmp_path):
+    source, old = photo(tmp_path / "in.png"), photo(tmp_path / "old.png")
+    assert run(source, "-o", old, "--overwrite")[0] == 0
+    assert Image.open(old).size == (40, 24)
+
+
+def test_profile_alpha_and_orientation_come_along(run, tmp_path):
+    """From a JPEG on its side and from a picture with transparency, to files."""
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 12), "red").save(tmp_path / "a.jpg", exif=exif, icc_profile=profile)
+    photo(tmp_path / "b.png", mode="RGBA")
+    photo(tmp_path / "c.png", mode="L")
+    assert run(tmp_path / "a.jpg", tmp_path / "b.png", tmp_path / "c.png", "-o", tmp_path / "out")[0] == 0
+    with Image.open(tmp_path / "out" / "a.jpg") as image:
+        assert (image.size, image.info["icc_profile"]) == ((24, 40), profile)
+        assert image.getexif().get(0x0112, 1) == 1
+    assert [Image.open(tmp_path / "out" / name).mode for name in ("b.png", "c.png")] == ["RGBA", "L"]
+
+
+def test_folders_keep_names_and_say_what_they_skip(run, tmp_path):
+    """Status 1 if something was; what can be done is done."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.jpg", "c.gif"):
+        photo(tmp_path / "in" / name)
+    status, shown, error = run(tmp_path / "in", "-o", tmp_path / "out")
+    assert (status, error, len(shown.splitlines())) == (0, "", 3)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.jpg", "c.png"]
+    (tmp_path / "in" / "broken.png").write_bytes(b"no image")
+    (tmp_path / "in" / "notes.txt").write_text("")
+    (tmp_path / "in" / "sub.png").mkdir()
+    photo(tmp_path / "in" / "d.webp")
+    status, shown, error = run(tmp_path / "in", "-o", tmp_path / "out")
+    lines = error.splitlines()
+    assert status == 1
+    assert len(lines) == 6
+    assert all(line.startswith("skipped: ") for line in lines)
+    assert len(shown.splitlines()) == 1, "d.webp is done"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "message"),
+    [
+        (["in/a.png", "in2/a.png"], "out", "would both be written to"),
+        (["in", "in2"], "out", "would both be written to"),
+        (["in/a.png", "in/a.gif"], "out", "would both be written to"),
+        (["in/a.png", "in2/a.png"], "file", "not a folder"),
+        (["empty"], "out", "no images in"),
+        (["in", "in2/b.png"], "file/x", "cannot write"),
+    ],
+)
+def test_several_images_without_a_place_are_refused(run, tmp_path, inputs, output, message):
+    """Before the work, and nothing appears."""
+    for folder in ("in", "in2", "empty"):
+        (tmp_path / folder).mkdir()
+    for name in ("in/a.png", "in2/a.png", "in2/b.png"):
+        photo(tmp_path / name)
+    if "gif" in inputs[-1]:
+        photo(tmp_path / "in" / "a.gif")
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    status, _, error = run(*(tmp_path / name for name in inputs), "-o", tmp_path / output)
+    assert (status, len(error.splitlines())) == (2, 1)
+    assert message in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# ---- signals and pipes, in processes of their own
+
+HELD = """
+import sys, time
+from igconv import cli, files
+def held(*_, **__):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+WAITING = {
+    "upscale": "from igconv.models import inference; inference.upscale = held",
+    "train": "from igconv.training import loop; loop.train = held",
+    "evaluate": "from igconv.evaluation import benchmark; benchmark.evaluate_bicubic = held",
+    "data": "from igconv.data import download; download.fetch = held",
+}
+WORDS = {
+    "upscale": ["upscale", "in.png", "-o", "out.png"],
+    "train": ["train", "edsr_tiny-igconv-s0"],
+    "evaluate": ["evaluate", "bicubic"],
+    "data": ["data", "fetch", "Set5"],
+}
+
+
+def interrupted(code: str, *words, cwd) -> tuple[int, str]:
+    """Status and stderr of a process that gets Ctrl-C when it has said that it is ready."""
+    with subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, cwd=cwd, env=os.environ | {"PYTHONPATH": str(PROJECT)}) as process:  # fmt: skip
+        for line in process.stdout:
+            if "ready" in line or "waiting" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        return process.wait(timeout=60), process.stderr.read()
+
+
+@pytest.mark.parametrize("command", WAITING)
+def test_ctrl_c_is_one_line_and_130(tmp_path, command):
+    """In the middle of the work."""
+    photo(tmp_path / "in.png")
+    code = f"{HELD}{WAITING[command]}\nsys.exit(cli.main(sys.argv[1:]))"
+    assert interrupted(code, *WORDS[command], cwd=tmp_path) == (130, "interrupted\n")
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_ctrl_c_while_waiting_for_a_lock(tmp_path):
+    """The wait is inside a system call."""
+    code = f"""{HELD}
+def locked(*_, **__):
+    with files.exclusive("lock", wait=True, who="the lock"):
+        pass
+from igconv.data import download
+download.fetch = locked
+sys.exit(cli.main(["data", "fetch", "Set5"]))"""
+    with files.exclusive(tmp_path / "lock", wait=False, who="the test"):
+        assert interrupted(code, cwd=tmp_path) == (130, "interrupted\n")
+
+
+def test_a_closed_pipe_is_silent():
+    """`igconv data list | head -1`, also for what stood in a buffer until the end."""
+    for words in ("data list", "--help"):
+        line = f"{sys.executable} -m igconv.cli {words} | true"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=PROJECT)
+        assert done.stderr == ""

@@ -13,7 +13,8 @@ from PIL import Image
 
 import igconv
 from igconv import InputError, upscaling
-from igconv.models import checkpoints, state_files
+from igconv.data import images, memory
+from igconv.models import checkpoints, inference, state_files
 from igconv.study.runs import get_run
 from igconv.workflow import notebooks
 
@@ -105,9 +106,11 @@ def test_the_allocator_belongs_to_the_program(photo, tmp_path):
 @pytest.mark.parametrize(
     ("change", "scale", "message"),
     [
-        (lambda p: p[..., 0], 2, r"expected RGB pixels \(H, W, 3\) of uint8, got \(24, 36\) of uint8"),
+        (lambda p: p[0, :, 0], 2, r"expected pixels \(H, W\) or \(H, W, C\).*got \(36,\) of uint8"),
         (lambda p: p / 255, 2, "of float64"),
-        (lambda p: np.dstack([p, p[..., :1]]), 2, r"\(24, 36, 4\)"),
+        (lambda p: np.dstack([p, p]), 2, r"\(24, 36, 6\)"),
+        (lambda p: Image.fromarray(p).convert("YCbCr"), 2, "is a YCbCr image"),
+        (lambda p: Image.fromarray(p).convert("HSV"), 2, "is a HSV image"),
         (lambda p: p[:0], 2, r"\(0, 36, 3\)"),
         (lambda p: p, 0, "scale must be an integer >= 1, got 0"),
         (lambda p: p, 2.0, r"scale must be an integer >= 1, got 2\.0"),
@@ -166,3 +169,83 @@ def test_the_default_model_asks_for_a_halo(photo):
     with pytest.raises(InputError, match="give the halo yourself"):
         igconv.upscale(photo, 2, tile=16)
     assert igconv.upscale(photo, 2, tile=16, halo=8).shape == (48, 72, 3)
+
+
+# ---- what people's images have besides 8-bit RGB
+
+
+def test_alpha_comes_along_without_dark_rims(photo, model):
+    """Opaque stays opaque, invisible stays invisible, and black under invisible pixels does not come in."""
+    alpha = np.zeros(photo.shape[:2], np.uint8)
+    alpha[:, :18] = 255
+    bright = np.full_like(photo, 200)
+    rgba = np.dstack([bright, alpha])
+    rgba[alpha == 0, :3] = 0
+    large = igconv.upscale(rgba, 2, model)
+    assert large.shape == (48, 72, 4)
+    assert (large[:, :30, 3] == 255).all()
+    assert (large[:, 42:, 3] == 0).all()
+    assert (large[..., :3] == igconv.upscale(bright, 2, model)).all(), "as if the colour went on"
+    opaque = igconv.upscale(np.dstack([photo, np.full_like(alpha, 255)]), 2, model)
+    assert (opaque[..., 3] == 255).all()
+    assert (opaque[..., :3] == igconv.upscale(photo, 2, model)).all()
+
+
+def test_grey_stays_grey_and_sixteen_bits_sixteen(photo, model):
+    """Also that the low byte counts: 257 times the bytes give 257 times the result, rounded more finely."""
+    grey = igconv.upscale(photo[..., 0], 2, model)
+    assert grey.shape == (48, 72)
+    same = igconv.upscale(np.repeat(photo[..., :1], 3, -1), 2, model)
+    assert np.abs(grey.astype(float) - same.astype(float).mean(-1)).max() <= 1
+    deep = igconv.upscale(photo.astype(np.uint16) * 257, 2, model)
+    assert deep.dtype == np.uint16
+    assert np.abs(deep / 257 - igconv.upscale(photo, 2, model)).max() <= 0.51
+    assert len(np.unique(deep % 256)) > 50
+
+
+def test_numbers_come_from_numbers(photo, model):
+    """A model with a NaN somewhere gives an error, not a black picture."""
+    broken = copy.deepcopy(model)
+    next(broken.parameters()).data.view(-1)[0] = float("nan")
+    with pytest.raises(InputError, match="not numbers"):
+        igconv.upscale(photo, 2, broken)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (5, 7)])
+def test_images_of_a_pixel(shape):
+    """The default model, whose variance over one pixel was NaN; also a last tile of one pixel."""
+    rng = np.random.default_rng(0)
+    large = igconv.upscale(rng.integers(100, 156, (*shape, 3), dtype=np.uint8), 2)
+    assert large.shape == (2 * shape[0], 2 * shape[1], 3)
+    assert large.min() > 20, "not black"
+    tiles = igconv.upscale(rng.integers(100, 156, (9, 9, 3), dtype=np.uint8), 2, tile=8, halo=0)
+    assert tiles[-2:, -2:].min() > 20
+
+
+def test_large_images_are_worked_on_in_tiles(model, monkeypatch):
+    """Without being asked; the model never sees more than a tile and its halo."""
+    monkeypatch.setattr(inference, "WHOLE", 40 * 40)
+    monkeypatch.setattr(inference, "TILE", 16)
+    seen = []
+    inner = copy.deepcopy(model)
+    inner.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[-2:].numel()))
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (60, 50, 3), dtype=np.uint8)
+    large = upscaling.upscale_picture(upscaling.upscaler(inner), images.picture_of(image), 2)[0].pixels
+    whole = igconv.upscale(image, 2, model, tile=0)
+    assert np.abs(large.astype(int) - whole).max() <= 1
+    assert igconv.upscale(image[:40, :40], 2, model).shape == (80, 80, 3)
+
+
+def test_too_little_memory_is_said_before(photo, model, monkeypatch):
+    """With the way out where there is one; the allocator's own refusal, too."""
+    monkeypatch.setattr(memory, "available", lambda: 1e4)
+    with pytest.raises(InputError, match=r"36x24 pixels at x2 needs about .* GB.*--tile"):
+        igconv.upscale(photo, 2, model, tile=0)
+    monkeypatch.undo()
+
+    def full(lr, scale):
+        return torch.empty(2**46)
+
+    with pytest.raises(InputError, match=r"not enough memory for 36x24 pixels at x2.*--tile"):
+        upscaling.upscale_picture(full, images.picture_of(photo), 2)

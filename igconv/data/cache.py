@@ -21,7 +21,7 @@ from igconv.files import exclusive, sha256
 from igconv.progress import follow_items
 from igconv.study.results import PROJECT
 
-FORMAT = 1  # part of every key; to be raised when the layout below changes
+FORMAT = 2  # part of every key; to be raised when the layout below, or what reading an image gives, changes
 THREADS = os.cpu_count() or 1
 
 

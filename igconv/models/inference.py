@@ -14,14 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from igconv.data.images import to_float
-from igconv.errors import InputError, positive_integer
+from igconv.data.images import check_finite, to_float
+from igconv.errors import InputError, positive_integer, reason
 
 Upscaler = Callable[[Tensor, int], Tensor]
 
 # LR pixels that tiles overlap beyond the reach of the convolutions when the model has an IGSample: it reads the LR
 # image at learned positions, which are a pixel or two away.
 SAMPLER_MARGIN = 8
+# LR pixels that are worked on at once unless a caller says otherwise, and the tiles of larger images.
+WHOLE, TILE, HALO = 512 * 512, 256, 32
 
 
 @contextmanager
@@ -74,12 +76,24 @@ def _libc(name: str):
 
 @torch.no_grad()
 def upscale(model: Upscaler, lr: Tensor, scale: int, device="cpu") -> tuple[Tensor, float]:
-    """(sr, seconds): one uint8 LR image (3, h, w) through a model -> float32 (3, r h, r w) on the CPU, not clamped."""
-    x = to_float(lr)[None].to(device, memory_format=torch.channels_last)
+    """(sr, seconds): an LR image (3, h, w), uint8 or float in [0, 1], -> float32 (3, r h, r w) on the CPU, not clamped.
+
+    Raises InputError where a value of the result is not a number, or where the memory does not suffice.
+    """
+    x = (lr if lr.is_floating_point() else to_float(lr))[None].to(device, memory_format=torch.channels_last)
     start = time.perf_counter()
-    with exact_arithmetic():
-        sr = model(x, scale)[0].float().cpu()
+    try:
+        with exact_arithmetic():
+            sr = model(x, scale)[0].float().cpu()
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+            raise
+        size = f"{lr.shape[2]}x{lr.shape[1]} pixels at x{scale}"
+        raise InputError(
+            f"not enough memory for {size} ({reason(error, 80)}); use smaller tiles (--tile 128)"
+        ) from None
     seconds = time.perf_counter() - start
+    check_finite(sr, f"the result of the model at x{scale}")
     malloc_trim = _libc("malloc_trim")
     if malloc_trim:
         malloc_trim(0)
@@ -125,6 +139,19 @@ def tiled(model: Upscaler, tile: int, halo: int | None = None) -> Upscaler:
     if not isinstance(margin, int) or margin < 0:
         raise InputError(f"halo must be an integer >= 0, got {margin!r}")
     return lambda lr, scale: _by_tiles(model, lr, scale, (tile, tile), (margin, margin))
+
+
+def tiled_by_size(model: Upscaler, halo: int | None = None) -> Upscaler:
+    """Images up to `WHOLE` pixels at once, larger ones in tiles of `TILE`: memory that does not grow with the image.
+
+    The halo is `reach(model)`, or `HALO` for encoders that see the whole image, whose tiles differ from it by little
+    (docs/images.md has the figures).
+    """
+    if halo is None:
+        seen = hasattr(getattr(model, "encoder", None), "reach")
+        halo = reach(model) if seen else HALO
+    in_tiles = tiled(model, TILE, halo)
+    return lambda lr, scale: (model if lr.shape[-2] * lr.shape[-1] <= WHOLE else in_tiles)(lr, scale)
 
 
 def authors_tiles(model: Upscaler) -> Upscaler:

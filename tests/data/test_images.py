@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from igconv import InputError, files
-from igconv.data.images import SUFFIXES, read_image, to_float, write_image
+from igconv.data.images import SUFFIXES, read_image, to_float
+from igconv.data.picture_files import write_image
 
 
 def refused(path, *words, **options) -> None:

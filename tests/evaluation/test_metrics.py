@@ -99,3 +99,15 @@ def test_ssim_needs_its_window():
     with pytest.raises(InputError, match="11x11"):
         ssim_y(torch.zeros(3, 14, 20), torch.zeros(3, 14, 20), 2)
     assert ssim_y(torch.zeros(3, 15, 20), torch.zeros(3, 15, 20), 2) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("measure", [psnr_y, ssim_y])
+def test_a_metric_of_no_number_is_none(measure, value):
+    """NaN would count as black: an error on either side, also in the border that is shaved off."""
+    good = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(0))
+    bad = good.clone()
+    bad[1, 0, 0] = value
+    for pair in ((bad, good), (good, bad)):
+        with pytest.raises(InputError, match="not numbers"):
+            measure(*pair, 2)

@@ -43,7 +43,8 @@ class SMFA(nn.Module):
         detail, context = self.linear_0(x).chunk(2, dim=1)
         # The authors pool to (h // 8, w // 8), which is empty below 8 pixels; one cell is its natural limit.
         summary = self.dw_conv(F.adaptive_max_pool2d(context, (max(1, h // POOLING), max(1, w // POOLING))))
-        variance = context.var(dim=(-2, -1), keepdim=True)
+        # The variance of one pixel is 0 / 0.
+        variance = context.var(dim=(-2, -1), keepdim=True) if h * w > 1 else torch.zeros_like(context)
         gate = F.gelu(self.linear_1(summary * self.alpha + variance * self.belt))
         context = context * F.interpolate(gate, size=(h, w), mode="nearest")
         return self.linear_2(context + self.lde(detail))
