@@ -1,7 +1,7 @@
 """Do the SPConvs of different scales do the same? Correlation of their sub-pixel patterns.
 
 The kernel of one input channel, averaged over its k x k taps and over colours, is an r x r *pattern*: what the
-channel paints into each output cell (FACTS 1.2, after the authors' notebook). Patterns of different r are compared
+channel paints into each output cell (after the authors' notebook). Patterns of different r are compared
 as functions on the cell [-1, 1]^2 after projection on {1, x, y, xy}, all that r = 2 can carry:
 
     similarity of channel c of a and channel d of b = cosine in L2 of the cell,

@@ -2,7 +2,7 @@
 
 A stored SPConv starts with independent kernel entries of mean 0 and standard deviation 1 / sqrt(3 N), N = C k^2 the
 entries that an output reads. With the authors' initialisation the hyper-network returns nearly the bias of its last
-layer for every entry (FACTS 4.7). Then each output is that number times the sum of all features, whatever they are,
+layer for every entry. Then each output is that number times the sum of all features, whatever they are,
 and the gradient that reaches the encoder is the same for every feature channel, so that all channels are pushed the
 same way. `effective_rank` of the bank counts the independent combinations of features that are read.
 """

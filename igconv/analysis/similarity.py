@@ -11,7 +11,7 @@ look alike to it even when they are independent. Independent features have CKA 0
 negative), features equal up to rotation, offset and one factor have CKA 1.
 
 Sources: Kornblith et al. 2019 (CKA), Song et al. 2012 (the estimator), Nguyen et al. 2021 (minibatches), Szekely
-and Rizzo 2014 (its form as an inner product). The paper names CKA and none of these choices (FACTS 1.2).
+and Rizzo 2014 (its form as an inner product). The paper names CKA and none of these choices.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,7 +3,7 @@
 `igconv.evaluation.bands` has the estimator: luma error over the energy of the true image in the same
 band, in dB. 0 dB is what showing nothing in that band would give.
 
-The issue of spectral bias is the paper's motive for the frequency loss; it shows no spectrum (FACTS 6). What spectral
+The issue of spectral bias is the paper's motive for the frequency loss; it shows no spectrum. What spectral
 bias claims is an order in time, low frequencies before high ones, so two things are measured: the error of finished
 models on test images, and the error over training steps on the validation crops (``runs/<run>/bands.csv``).
 """

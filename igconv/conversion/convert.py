@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from igconv.conversion import closed_form, hyperfit, sums
 from igconv.conversion.sources import Source, opened
-from igconv.data import cache, datasets
+from igconv.data import cache, leaks
 from igconv.data.patches import PatchSource
 from igconv.data.resize import imresize
 from igconv.errors import InputError, choose, positive_integer, positive_integers
@@ -196,7 +196,7 @@ def _checked(scales, crops, target, images) -> tuple[int, ...]:
 def _pictures(images: Sequence[str], held_out: Sequence[str] | None) -> tuple[list, list]:
     """Pixels (H, W, 3) to fit on, and others to measure on."""
     names = [str(name) for name in images]
-    datasets.refuse_leaks(names)
+    leaks.refuse_leaks(names)
     pictures = [image for name in names for image in cache.decoded(name).images]
     if held_out is None and tuple(names) == BUNDLED:
         held_out = BUNDLED_TEST

@@ -3,8 +3,8 @@
 Entry i of a kernel (one channel and tap, or the constant) has its own latents, and its kernel values at the S
 sub-pixels of all scales are smooth functions of these alone, as long as the MLP, which all entries share, stays as it
 started. So the fit falls apart into small nonlinear least squares, one per entry, and Levenberg-Marquardt solves them
-side by side. With theta and phi as in `igconv.hypernetwork` and D = d out / d phi, which a backward pass of the MLP
-per output gives, the Jacobian is
+side by side. With theta and phi as in `igconv.models.hypernetwork` and D = d out / d phi, which a backward pass of the
+MLP per output gives, the Jacobian is
 
     d out / d amplitude = D * [cos theta; sin theta]
     d out / d Zx        = pi dx * (D_sin * amplitude_sin * cos theta - D_cos * amplitude_cos * sin theta)

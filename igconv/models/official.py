@@ -2,7 +2,7 @@
 
 Source: github.com/dslisleedh/IGConv. Their files are BasicSR dictionaries with ``params`` and ``params_ema``;
 a ``network_g`` block names the class and its options. Linear maps are 1x1 convolutions there, so (out, in, 1, 1)
-becomes (out, in) here. An option that is left out has the default of the authors' constructor (FACTS, table 5b).
+becomes (out, in) here. An option that is left out has the default of the authors' constructor.
 Their transformer classes swallow unknown options; here an unknown option is an error.
 """
 

@@ -1,4 +1,4 @@
-"""What is run and where its results are: decides everything, computes nothing.
+"""What is run and where its results are: decides everything, measures nothing.
 
 Read `runs` first: the one table of all trainings. `run` is one of them, `comparisons` says which are compared,
 `results` where their files lie, `labels` what people call them.

@@ -56,14 +56,6 @@ def analysis_file(profile: str, topic: str, name: str) -> Path:
     return root(profile) / "analysis" / topic / f"{name}.csv"
 
 
-def analysis_table(profile: str, topic: str, name: str) -> pd.DataFrame:
-    """A table that an analysis left. Raises InputError when it is missing or has no rows."""
-    table = read_table(path := analysis_file(profile, topic, name))
-    if table.empty:
-        raise InputError(f"{shown(path)} has no rows")
-    return table
-
-
 @cache
 def git_commit() -> str:
     """Commit of the project, with "+changes" when the tree is not clean; "unknown" outside git."""

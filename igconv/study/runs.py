@@ -270,7 +270,7 @@ def learning_rate(run: Run, step: int) -> float:
 
     Multi-step: halved after each milestone. Cosine: from the base to ``final_rate`` over the run. Warm-up: linear,
     and the rate stays at (warmup - 1) / warmup of the base afterwards, because the authors' framework multiplies
-    the current rate at each milestone (FACTS on schedules; reference vectors).
+    the current rate at each milestone (the reference vectors have its schedules).
     """
     base = run.learning_rate
     if run.warmup > 1:

@@ -102,7 +102,7 @@ def ablation(table: pd.DataFrame) -> Figure:
 def training_budget(summary: pd.DataFrame) -> Figure:
     """Training time, images and stored parameters: fixed-scale models together against one multi-scale model.
 
-    summary: `igconv.analysis.efficiency.budget_summary` of one encoder; means over seeds.
+    summary: `igconv.analysis.budget.budget_summary` of one encoder; means over seeds.
     """
     summary, colours = labelled(summary)
     means = summary.groupby("label")[["training_seconds", "images", "stored_parameters", "models"]].mean()
