@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from igconv.conversion import closed_form, hyperfit, sums
 from igconv.conversion.sources import Source, opened
-from igconv.data import cache, datasets
+from igconv.data import cache, leaks
 from igconv.data.patches import PatchSource
 from igconv.data.resize import imresize
 from igconv.errors import InputError, choose, positive_integer, positive_integers
@@ -196,8 +196,10 @@ def _checked(scales, crops, target, images) -> tuple[int, ...]:
 def _pictures(images: Sequence[str], held_out: Sequence[str] | None) -> tuple[list, list]:
     """Pixels (H, W, 3) to fit on, and others to measure on."""
     names = [str(name) for name in images]
-    datasets.refuse_leaks(names)
-    pictures = [image for name in names for image in cache.decoded(name).images]
+    sets = [cache.decoded(name) for name in names]
+    leaks.refuse_leaks(names, {stem: digest for one in sets
+                               for stem, digest in zip(one.names, one.pixels_sha256, strict=True)})  # fmt: skip
+    pictures = [image for one in sets for image in one.images]
     if held_out is None and tuple(names) == BUNDLED:
         held_out = BUNDLED_TEST
     if held_out is not None:
