@@ -48,8 +48,10 @@ def load(path: str | Path, model: torch.nn.Module | None = None) -> SuperResolve
     config = header["config"] or {}
     if model is None or (not isinstance(model, SuperResolver) and isinstance(config.get("encoder"), dict)):
         model = _rebuilt(path, config, model)
+    if not isinstance(model, SuperResolver):
+        raise InputError(f"{path} needs a SuperResolver to be loaded into, got a {type(model).__name__}")
     state = read_weights(path)
-    if getattr(getattr(model, "upsampler", None), "bias", None) is not None:
+    if getattr(model.upsampler, "bias", None) is not None:
         state.setdefault("upsampler.bias", torch.zeros(3))  # files from before there was one
     try:
         model.load_state_dict(state)
@@ -64,7 +66,7 @@ def _rebuilt(path: str | Path, config: dict, network: torch.nn.Module | None) ->
         if isinstance(config.get("encoder"), dict):
             from igconv.models.encoders.headless import rebuilt
 
-            return build_model(**config | dict(encoder=rebuilt(config["encoder"], network)))
+            config = {**config, "encoder": rebuilt(config["encoder"], network)}
         return build_model(**config)
     except InputError as error:
         raise InputError(f"{path} cannot be rebuilt: {error}") from None

@@ -31,7 +31,7 @@ def starting_model(run: Run, own: SuperResolver | None = None) -> SuperResolver:
     ``run.start_from`` if there are."""
     source, constant = _source(run) if run.start_from else (None, None)
     # Published features need not hold a constant: their head did. Without one of its own, IGConv cannot make up for it.
-    bias = dict(bias="colour") if constant is not None and run.upsampler.startswith("igconv") else {}
+    bias: dict = dict(bias="colour") if constant is not None and run.upsampler.startswith("igconv") else {}
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(run.seed)
         model = copy.deepcopy(own) if own else build_model(run.encoder, run.upsampler, **run.model_options(), **bias)

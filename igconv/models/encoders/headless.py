@@ -141,10 +141,12 @@ def take_apart(model_or_file: nn.Module | str | Path, image_skip: bool | None = 
 
 def _scale_of(net: nn.Module, sr) -> int:
     """Factor of a network that made ``sr`` of an image of side `SIDE`."""
-    shape = tuple(sr.shape) if isinstance(sr, Tensor) else type(sr).__name__
-    if not isinstance(sr, Tensor) or sr.ndim != 4 or sr.shape[1] != 3 or shape[2] != shape[3] or shape[2] % SIDE:
-        raise InputError(f"{type(net).__name__} makes {shape} of a {SIDE}x{SIDE} image; expected a colour image "
-                         "enlarged by an integer factor")  # fmt: skip
+    shape = tuple(sr.shape) if isinstance(sr, Tensor) else ()
+    if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or shape[2] % SIDE:
+        raise InputError(
+            f"{type(net).__name__} makes {shape or type(sr).__name__} of a {SIDE}x{SIDE} image; expected a colour "
+            "image enlarged by an integer factor"
+        )
     return shape[2] // SIDE
 
 
@@ -156,8 +158,10 @@ def _spconv(encoder: Headless, last: nn.Module, features: Tensor, image: Tensor,
     if not isinstance(last, nn.Conv2d) or last.out_channels != 3 * scale**2:
         return None, False
     plain = (last.stride, last.dilation, last.groups, last.padding_mode) == ((1, 1), (1, 1), 1, "zeros")
-    reach = {(3, 3): 1, (1, 1): 0}.get(last.kernel_size)
-    if not plain or reach is None or last.padding not in ((reach, reach), "same"):
+    if last.kernel_size not in ((3, 3), (1, 1)):
+        return None, False
+    reach = last.kernel_size[0] // 2
+    if not plain or last.padding not in ((reach, reach), "same"):
         return None, False
     kernel = F.pad(last.weight.detach(), (1 - reach,) * 4)
     bias = last.weight.new_zeros(len(kernel)) if last.bias is None else last.bias.detach()
@@ -209,11 +213,16 @@ def rebuilt(recipe: dict, network: nn.Module | None = None) -> Headless:
         if package.split(".")[0] not in SPANDREL:
             raise InputError(f"it was converted from a network of yours; give it: igconv.load(path, network), a {name}")
         try:
-            network = getattr(import_module(package), name)(**recipe["options"])
+            kind = getattr(import_module(package), name)
+            if not (isinstance(kind, type) and issubclass(kind, nn.Module)):  # files are not to call what they like
+                raise TypeError("not a network")
+            network = kind(**recipe["options"])
         except (ImportError, AttributeError, TypeError) as error:
             raise InputError(f"this spandrel cannot rebuild {name} ({error})") from None
+    assert network is not None
     encoder = take_apart(network, bool(recipe["image_skip"])).encoder
-    encoder.pad_to = encoder.recipe["pad_to"] = recipe["pad_to"]
+    encoder.pad_to = recipe["pad_to"]
+    encoder.recipe = {**(encoder.recipe or {}), "pad_to": recipe["pad_to"]}
     return encoder
 
 
