@@ -20,7 +20,7 @@ from igconv.models.super_resolver import SuperResolver
 DEFAULT_WEIGHTS = Path(__file__).parent / "pretrained" / "multi_scale.safetensors"
 
 ROWS = 256  # of a result, turned into integers at once
-BYTES_AT_ONCE = 3200  # of features per LR pixel that is in work: the default model at x2, measured
+BYTES_AT_ONCE = 4100  # of features per LR pixel that is in work: the default model at x2, measured
 
 
 def upscale(
@@ -224,9 +224,11 @@ def _fill(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 def _check_memory(picture: Picture, scale: int, device, tile: int | None) -> None:
     """Raises InputError if the image will not fit; the estimate is of the order of what was measured."""
     height, width, channels = picture.pixels.shape
-    at_once = height * width if tile == 0 else min(height * width, (tile or inference.TILE) ** 2)
+    at_once = height * width
+    if tile or (tile is None and at_once > inference.WHOLE_SEEN):
+        at_once = min(at_once, (tile or inference.TILE_SEEN) ** 2)
     size = height * width * (12 + scale**2 * (12 + channels * picture.pixels.itemsize))
     if torch.device(device).type == "cpu":
         size += at_once * BYTES_AT_ONCE
-    advice = "; work in tiles (leave out --tile, or --tile 256 --halo 32)" if tile == 0 else ""
+    advice = "" if tile else "; work in tiles (--tile 256 --halo 32)"
     memory.require(size, f"{width}x{height} pixels at x{scale}", advice)

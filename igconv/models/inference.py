@@ -22,8 +22,10 @@ Upscaler = Callable[[Tensor, int], Tensor]
 # LR pixels that tiles overlap beyond the reach of the convolutions when the model has an IGSample: it reads the LR
 # image at learned positions, which are a pixel or two away.
 SAMPLER_MARGIN = 8
-# LR pixels that are worked on at once unless a caller says otherwise, and the tiles of larger images.
-WHOLE, TILE, HALO = 512 * 512, 256, 32
+# LR pixels that are worked on at once unless a caller says otherwise, and the tiles of larger images. Tiles of encoders
+# with a reach are exact. Those of encoders that see the whole image differ from it, the less the larger they are.
+WHOLE, TILE = 512 * 512, 256
+WHOLE_SEEN, TILE_SEEN, HALO_SEEN = 1024 * 1024, 512, 32
 
 
 @contextmanager
@@ -144,14 +146,14 @@ def tiled(model: Upscaler, tile: int, halo: int | None = None) -> Upscaler:
 def tiled_by_size(model: Upscaler, halo: int | None = None) -> Upscaler:
     """Images up to `WHOLE` pixels at once, larger ones in tiles of `TILE`: memory that does not grow with the image.
 
-    The halo is `reach(model)`, or `HALO` for encoders that see the whole image, whose tiles differ from it by little
-    (docs/images.md has the figures).
+    With the halo `reach(model)` the result is the whole image's. Encoders that see the whole image have larger limits
+    (`WHOLE_SEEN`, `TILE_SEEN`, `HALO_SEEN`), and their tiles differ from it by several grey levels in places.
     """
-    if halo is None:
-        seen = hasattr(getattr(model, "encoder", None), "reach")
-        halo = reach(model) if seen else HALO
-    in_tiles = tiled(model, TILE, halo)
-    return lambda lr, scale: (model if lr.shape[-2] * lr.shape[-1] <= WHOLE else in_tiles)(lr, scale)
+    if hasattr(getattr(model, "encoder", None), "reach"):
+        whole, in_tiles = WHOLE, tiled(model, TILE, halo)
+    else:
+        whole, in_tiles = WHOLE_SEEN, tiled(model, TILE_SEEN, HALO_SEEN if halo is None else halo)
+    return lambda lr, scale: (model if lr.shape[-2] * lr.shape[-1] <= whole else in_tiles)(lr, scale)
 
 
 def authors_tiles(model: Upscaler) -> Upscaler:
