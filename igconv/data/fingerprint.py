@@ -9,13 +9,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from igconv.errors import InputError
 from igconv.files import write
 from igconv.study.results import PROJECT
 
-SETTLED_S = 2.0  # a file that changed this recently could change again without other times; file systems' clocks are coarse
+SETTLED_S = (
+    2.0  # a file that changed this recently could change again without other times; file systems' clocks are coarse
+)
 
 
 def folder() -> Path:
@@ -41,10 +44,8 @@ def remembered(what: str, paths: Sequence[Path], find: Callable[[], str] | None)
     start, found = time.time(), find()
     newest = max((times[-1] for _, *times in state), default=0) / 1e9
     if newest < start - SETTLED_S and _state(paths) == state:
-        try:
+        with suppress(InputError):  # a cache of somebody else, or a full disk: it is found out again
             write(note, found)
-        except InputError:  # a cache of somebody else, or a full disk: it is only looked up again
-            pass
     return found
 
 

@@ -8,9 +8,7 @@ from igconv.data.datasets import Folder, images_in
 from igconv.errors import InputError
 
 
-def refuse_leaks(
-    names: Sequence[str], pixels: Iterable[tuple[str, str]] = (), root: str | Path | None = None
-) -> None:
+def refuse_leaks(names: Sequence[str], pixels: Iterable[tuple[str, str]] = (), root: str | Path | None = None) -> None:
     """Raise InputError when a training set holds test images; the line names the image and the reason.
 
     Refused are: sets that are there for testing, and their folders; images named like one of B100 (which is BSDS500's

@@ -67,7 +67,7 @@ def check_finite(weights: Mapping[str, Tensor], what: str) -> None:
 
 
 def kind_of(path: str | Path) -> str:
-    """"safetensors" or "pickle" (of ``torch.save``, in either format), by the content of the file.
+    """ "safetensors" or "pickle" (of ``torch.save``, in either format), by the content of the file.
 
     Raises InputError that says what the file is instead.
     """
@@ -93,7 +93,7 @@ def kind_of(path: str | Path) -> str:
     if head.startswith(b"PK"):
         _check_zip(path)
         return "pickle"
-    if head[8:9] == b"{" or path.suffix.lower() == ".safetensors" and head[:1] != b"\x80":
+    if head[8:9] == b"{" or (path.suffix.lower() == ".safetensors" and head[:1] != b"\x80"):
         return "safetensors"
     return "pickle"
 
