@@ -15,6 +15,8 @@ SETTINGS = [run.config_hash() for run in RUNS.values()]
 CLUSTER = dict(runtime=1440, mem_mb=32000, cpus_per_task=4, gres="gpu:1")
 # On a GPU `run_all.sh --graphs`.
 TRAIN_OPTIONS = f" graphs={config['graphs']}" if "graphs" in config else ""
+
+
 def quoted(word):
     """A word for the shell in a text that Snakemake formats."""
     return shlex.quote(str(word)).replace("{", "{{").replace("}", "}}")
@@ -37,11 +39,11 @@ def weights(names):
 
 
 rule all:
-    input: f"report/index.html"
+    input: "report/index.html"
 
 rule data:
     input: notebook=notebook("00_data")
-    output: [f"analysis/data/{name}.csv" for name in ("degradation", "images", "bicubic")], f"rows/bicubic.csv"
+    output: [f"analysis/data/{name}.csv" for name in ("degradation", "images", "bicubic")], "rows/bicubic.csv"
     log: notebook=executed("00_data")
     shell: EXECUTE
 
@@ -91,7 +93,7 @@ rule correlation:
 
 rule spectrum:
     input: weights(RUNS), notebook=notebook("05_spectral_bias")
-    output: f"analysis/spectrum/bands.csv"
+    output: "analysis/spectrum/bands.csv"
     log: notebook=executed("05_spectral_bias")
     params: settings=SETTINGS
     shell: EXECUTE
@@ -127,17 +129,17 @@ rule tables:
         rules.data.output, rules.evaluate.output, rules.similarity.output, rules.correlation.output,
         rules.spectrum.output, rules.efficiency.output, rules.unseen.output, rules.initialisation.output,
         notebook=notebook("09_tables")
-    output: f"tables/main.csv", f"tables/claims.csv", f"tables/claims_per_scale.csv"
+    output: "tables/main.csv", "tables/claims.csv", "tables/claims_per_scale.csv"
     log: notebook=executed("09_tables")
     shell: EXECUTE
 
 rule figures:
     input: rules.tables.output, notebook=notebook("10_figures")
-    output: f"figures/psnr_gain.png"
+    output: "figures/psnr_gain.png"
     log: notebook=executed("10_figures")
     shell: EXECUTE
 
 rule report:
     input: rules.figures.output
-    output: f"report/index.html"
+    output: "report/index.html"
     shell: f'{quoted(sys.executable)} -m igconv.reporting.report {PROFILE}'
