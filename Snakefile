@@ -1,13 +1,13 @@
 # The order of the study: which notebook needs what, and what it leaves. Called by run_all.sh (igconv.workflow.driver).
 # Executed notebooks stand under `log:`, because Snakemake deletes the outputs of a failed job and keeps its logs.
 # A run's last.ckpt is not declared at all, so that a second try resumes from it.
+import shlex
 import sys
 
 from igconv.study import results
 from igconv.study.runs import runs_of
 
 PROFILE = config["profile"]
-ROOT = results.root(PROFILE)
 RUNS = runs_of(PROFILE)
 # A changed table of runs changes these; paths are no trigger, because a moved folder is no new study.
 SETTINGS = [run.config_hash() for run in RUNS.values()]
@@ -15,27 +15,35 @@ SETTINGS = [run.config_hash() for run in RUNS.values()]
 CLUSTER = dict(runtime=1440, mem_mb=32000, cpus_per_task=4, gres="gpu:1")
 # On a GPU `run_all.sh --graphs`.
 TRAIN_OPTIONS = f" graphs={config['graphs']}" if "graphs" in config else ""
-EXECUTE = f'"{sys.executable}" -m igconv.workflow.notebooks {{input.notebook:q}} {{log.notebook:q}} profile={PROFILE}'
+
+
+def quoted(word):
+    """A word for the shell in a text that Snakemake formats."""
+    return shlex.quote(str(word)).replace("{", "{{").replace("}", "}}")
+
+
+EXECUTE = f'{quoted(sys.executable)} -m igconv.workflow.notebooks {{input.notebook:q}} {{log.notebook:q}} profile={PROFILE}'
 
 
 def notebook(name):
-    return ancient(workflow.basedir + f"/notebooks/{name}.ipynb")
+    # By a function, and below the results by relative paths: Snakemake takes {braces} in other paths for wildcards.
+    return lambda wildcards: ancient(workflow.basedir + f"/notebooks/{name}.ipynb")
 
 
 def executed(name):
-    return f"{ROOT}/notebooks/{name}.ipynb"
+    return f"notebooks/{name}.ipynb"
 
 
 def weights(names):
-    return [f"{ROOT}/runs/{name}/model.safetensors" for name in names]
+    return [f"runs/{name}/model.safetensors" for name in names]
 
 
 rule all:
-    input: f"{ROOT}/report/index.html"
+    input: "report/index.html"
 
 rule data:
     input: notebook=notebook("00_data")
-    output: [f"{ROOT}/analysis/data/{name}.csv" for name in ("degradation", "images", "bicubic")], f"{ROOT}/rows/bicubic.csv"
+    output: [f"analysis/data/{name}.csv" for name in ("degradation", "images", "bicubic")], "rows/bicubic.csv"
     log: notebook=executed("00_data")
     shell: EXECUTE
 
@@ -48,7 +56,7 @@ for place, run in enumerate(RUNS.values()):
             weights([run.start_from] if run.start_from in RUNS else []),
             notebook=notebook("01_train"),
         output:
-            [f"{ROOT}/runs/{run.name}/{file}" for file in
+            [f"runs/{run.name}/{file}" for file in
              ("model.safetensors", "record.csv", "config.json", "provenance.json")],
         log: notebook=executed(f"01_train-{run.name}")
         # A changed entry in the table of runs changes this hash, and the run is made again.
@@ -61,7 +69,7 @@ for place, run in enumerate(RUNS.values()):
 rule evaluate:
     input: weights(RUNS), rules.data.output, notebook=notebook("02_evaluate")
     # Updated: Snakemake would delete them first, and with them the rows that are still valid.
-    output: [update(f"{ROOT}/rows/{name}.csv") for name in RUNS]
+    output: [update(f"rows/{name}.csv") for name in RUNS]
     log: notebook=executed("02_evaluate")
     threads: workflow.cores
     params: settings=SETTINGS
@@ -69,7 +77,7 @@ rule evaluate:
 
 rule similarity:
     input: weights(RUNS), notebook=notebook("03_encoder_similarity")
-    output: [f"{ROOT}/analysis/similarity/{name}.csv" for name in ("cka", "functional", "functional_images")]
+    output: [f"analysis/similarity/{name}.csv" for name in ("cka", "functional", "functional_images")]
     log: notebook=executed("03_encoder_similarity")
     params: settings=SETTINGS
     shell: EXECUTE
@@ -77,7 +85,7 @@ rule similarity:
 rule correlation:
     input: weights(RUNS), notebook=notebook("04_spconv_correlation")
     output:
-        [f"{ROOT}/analysis/correlation/{name}.csv" for name in
+        [f"analysis/correlation/{name}.csv" for name in
          ("correlation", "alignment", "alignment_psnr", "alignment_images", "continuity", "patterns")],
     log: notebook=executed("04_spconv_correlation")
     params: settings=SETTINGS
@@ -85,7 +93,7 @@ rule correlation:
 
 rule spectrum:
     input: weights(RUNS), notebook=notebook("05_spectral_bias")
-    output: f"{ROOT}/analysis/spectrum/bands.csv"
+    output: "analysis/spectrum/bands.csv"
     log: notebook=executed("05_spectral_bias")
     params: settings=SETTINGS
     shell: EXECUTE
@@ -93,7 +101,7 @@ rule spectrum:
 rule efficiency:
     input: weights(RUNS), notebook=notebook("06_efficiency")
     output:
-        [f"{ROOT}/analysis/efficiency/{name}.csv" for name in
+        [f"analysis/efficiency/{name}.csv" for name in
          ("upsamplers", "sweep", "models", "alternatives", "encoders", "stored", "generation", "budget",
           "budget_summary")],
     log: notebook=executed("06_efficiency")
@@ -104,14 +112,14 @@ rule efficiency:
 
 rule unseen:
     input: weights(RUNS), notebook=notebook("07_unseen_scales")
-    output: [f"{ROOT}/analysis/unseen/{name}.csv" for name in ("rows", "summary")]
+    output: [f"analysis/unseen/{name}.csv" for name in ("rows", "summary")]
     log: notebook=executed("07_unseen_scales")
     params: settings=SETTINGS
     shell: EXECUTE
 
 rule initialisation:
     input: weights(RUNS), rules.data.output, rules.evaluate.output, notebook=notebook("08_initialisation")
-    output: [f"{ROOT}/analysis/initialisation/{name}.csv" for name in ("start", "curves", "difference")]
+    output: [f"analysis/initialisation/{name}.csv" for name in ("start", "curves", "difference")]
     log: notebook=executed("08_initialisation")
     params: settings=SETTINGS
     shell: EXECUTE
@@ -121,17 +129,17 @@ rule tables:
         rules.data.output, rules.evaluate.output, rules.similarity.output, rules.correlation.output,
         rules.spectrum.output, rules.efficiency.output, rules.unseen.output, rules.initialisation.output,
         notebook=notebook("09_tables")
-    output: f"{ROOT}/tables/main.csv", f"{ROOT}/tables/claims.csv", f"{ROOT}/tables/claims_per_scale.csv"
+    output: "tables/main.csv", "tables/claims.csv", "tables/claims_per_scale.csv"
     log: notebook=executed("09_tables")
     shell: EXECUTE
 
 rule figures:
     input: rules.tables.output, notebook=notebook("10_figures")
-    output: f"{ROOT}/figures/psnr_gain.png"
+    output: "figures/psnr_gain.png"
     log: notebook=executed("10_figures")
     shell: EXECUTE
 
 rule report:
     input: rules.figures.output
-    output: f"{ROOT}/report/index.html"
-    shell: f'"{sys.executable}" -m igconv.reporting.report {PROFILE}'
+    output: "report/index.html"
+    shell: f'{quoted(sys.executable)} -m igconv.reporting.report {PROFILE}'

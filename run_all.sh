@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # One command reproduces the study: makes the environment if there is none, then runs what is not up to date.
 set -euo pipefail
+# Relative folders mean: from where the user stands.
+for name in IGCONV_RESULTS IGCONV_DATA IGCONV_CACHE; do
+  [[ -z ${!name:-} || ${!name} == [/~]* ]] || export "$name=$PWD/${!name}"
+done
 cd "$(dirname "$0")"
 
 usage() {

@@ -36,6 +36,11 @@ def train(
     from igconv.study.runs import get_run
 
     chosen = get_run(profile, run)
+    from igconv.training.identity import is_finished
+
+    if is_finished(chosen) and not tensorboard:
+        print(f"{run} is already trained; {results.run_folder(profile, run)}")
+        return
     from igconv.training.loop import train as train_run
 
     records = train_run(chosen, accelerator, devices, nodes=nodes, graphs=graphs)
@@ -241,6 +246,9 @@ def export(
 
 
 def main(words: list[str] | None = None) -> int:
+    from igconv.study import results
+
+    results.absolute_folders()
     commands = {"train": train, "evaluate": evaluate, "export": export, "data": data, "upscale": upscale,
                 "convert": convert}  # fmt: skip
     try:

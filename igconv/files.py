@@ -1,6 +1,5 @@
 """Writing that is all or nothing, hashes, and locks that die with their process."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -61,38 +60,68 @@ def records(path: Path) -> list[dict]:
 
 
 @contextmanager
-def exclusive(path: str | Path, wait: bool, who: str):
+def exclusive(path: str | Path, wait: bool, who: str, shared: bool = False):
     """Hold a lock file while the block runs. The system releases it when the process ends, however it ends.
 
     Args:
         path: the lock file; it is left in place when the lock is free, and then means nothing.
         wait: wait for the holder (after one line that says so), or raise Busy.
         who: what is locked, for that line.
+        shared: take lock files of other users, too, which can be locked and not written.
+
+    Raises InputError for a place that cannot be written or a file system without locks.
     """
+    try:
+        import fcntl
+    except ImportError:
+        raise InputError(f"{who} cannot be locked: this system has no file locks") from None
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115 (closed below)
+        try:
+            file = open(path, "r+") if path.exists() else open(path, "a+")  # noqa: SIM115 (closed below)
+        except PermissionError:
+            if not shared:
+                raise
+            file = open(path)  # noqa: SIM115
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
             holder = file.read().strip() or "unknown"
             if not wait:
                 raise Busy(f"{who} is in use by process {holder}; wait for it or end it") from None
             print(f"{who} is in use by process {holder}; waiting until it ends", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                raise _no_lock(path, error) from None
+        except OSError as error:
+            raise _no_lock(path, error) from None
+        if file.writable():
+            note_holder(file, os.getpid())
         yield file
 
 
+def _no_lock(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot lock {path}: {error.strerror or error}; its file system has no locks, choose another")
+
+
+def note_holder(file, process: int) -> None:
+    """Write into a held lock file which process holds it. Raises InputError when the file system refuses."""
+    try:  # not through the file's buffer: a full disk would speak again when it is closed
+        os.ftruncate(file.fileno(), 0)
+        os.pwrite(file.fileno(), str(process).encode(), 0)
+    except OSError as error:
+        raise InputError(f"cannot write {file.name}: {error.strerror or error}") from None
+
+
 def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hexadecimal SHA-256 of a file. Raises InputError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None

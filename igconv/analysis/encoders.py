@@ -49,9 +49,11 @@ def quick_sets(run: Run) -> list[str]:
 def images_of(names: Iterable[str]) -> dict[tuple[str, str], Tensor]:
     """(set, image) -> uint8 (3, H, W)."""
     return {
-        (name, path.stem): image
+        (name, title): image
         for name in names
-        for path, image in zip(datasets.image_set(name).paths(), datasets.read_set(name), strict=True)
+        for title, image in zip(
+            datasets.image_names(datasets.image_set(name).paths()), datasets.read_set(name), strict=True
+        )
     }
 
 

@@ -33,8 +33,9 @@ def sizes_per_set(table: pd.DataFrame) -> pd.DataFrame:
 def read(sets: Sequence[str]) -> Iterator[tuple[str, str, Tensor]]:
     """(set, image, pixels uint8 (3, H, W)) of every image; grey ones count as RGB with equal colours."""
     for name in sets:
-        for path in datasets.image_set(name).paths():
-            yield name, path.stem, images.read_image(path, grey_as_rgb=True)
+        paths = datasets.image_set(name).paths()
+        for path, image in zip(paths, datasets.image_names(paths), strict=True):
+            yield name, image, images.read_image(path, grey_as_rgb=True)
 
 
 def first(name: str) -> tuple[str, Tensor]:

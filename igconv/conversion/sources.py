@@ -102,7 +102,7 @@ def _of_foreign(network, name: str) -> Source:
 
 
 def _of_file(path: Path) -> Source:
-    if path.suffix == ".safetensors" and "config" in checkpoints.metadata(path):
+    if state_files.kind_of(path) == "safetensors" and "config" in checkpoints.metadata(path):
         return _of_ours(checkpoints.load(path), str(path))
     state = state_files.read_weights(path)
     for reader in (_smfanet, _edsr):  # spandrel does not know them

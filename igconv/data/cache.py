@@ -1,7 +1,7 @@
 """Decode once: the pixels of image sets in flat uint8 files that all processes map into memory.
 
 A set is stored under a key made of its files' names and contents, so a changed image makes a new file and nothing
-is ever stale. The folder is IGCONV_CACHE or ``data/cache``; it can be deleted at any time.
+is ever stale. The folder (`igconv.data.fingerprint.folder`) can be deleted at any time.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from igconv.data import datasets
+from igconv.data.fingerprint import folder, remembered
 from igconv.data.images import read_image
 from igconv.errors import InputError
 from igconv.files import exclusive, sha256
 from igconv.progress import follow_items
-from igconv.study.results import PROJECT
 
 FORMAT = 2  # part of every key; to be raised when the layout below, or what reading an image gives, changes
 THREADS = os.cpu_count() or 1
@@ -34,28 +34,52 @@ class DecodedSet:
     pixels_sha256: tuple[str, ...]
 
 
-def folder() -> Path:
-    return Path(os.environ.get("IGCONV_CACHE") or PROJECT / "data" / "cache").resolve()
-
-
 def decoded(name: str) -> DecodedSet:
     """The images of a set, decoded now if no process did so before. Grey images count as RGB with equal colours.
 
     Two processes that want the same set wait for the one that decodes; one that was killed leaves nothing that counts.
+    A stored set that is not what was stored is made again.
+
     Raises InputError for a set that is not here or not complete, an unreadable image, or a full disk.
     """
     paths = datasets.image_set(name).paths()
     place = folder() / f"{Path(name).name}-{_key(paths)}"
-    if not place.is_dir():
+    found = _stored(place, paths)
+    if found is None:
         with exclusive(folder() / f".lock-{place.name}", wait=True, who=f"the image cache of {name}"):
-            if not place.is_dir():
+            found = _stored(place, paths)
+            if found is None:
+                _remove_damaged(place, name)
                 _build(name, paths, place)
+                found = _mapped(place, paths)
+    return found
+
+
+def _stored(place: Path, paths: list[Path]) -> DecodedSet | None:
+    """A stored set whose every image has the pixels that were stored; None for one that is missing or damaged."""
+    try:
+        images = _mapped(place, paths)
+    except (OSError, ValueError, TypeError):  # missing, cut short, no index
+        return None
+    files = [place / "pixels.u8", place / "index.json"]
+    return images if remembered("intact", files, lambda: _intact(images)) == "yes" else None
+
+
+def _intact(images: DecodedSet) -> str:
+    with ThreadPoolExecutor(THREADS) as pool:
+        digests = pool.map(lambda image: hashlib.sha256(image).hexdigest(), images.images)
+        return "yes" if tuple(digests) == images.pixels_sha256 else "no"
+
+
+def _mapped(place: Path, paths: list[Path]) -> DecodedSet:
     index = json.loads((place / "index.json").read_text())
     flat = np.memmap(place / "pixels.u8", dtype=np.uint8, mode="r")
     sizes = [h * w * 3 for _, h, w, _ in index]
+    if sum(sizes) != flat.size or len(index) != len(paths):
+        raise ValueError(f"{place} does not hold what its index says")
     starts = np.cumsum([0, *sizes])
     return DecodedSet(
-        names=tuple(stem for stem, *_ in index),
+        names=tuple(datasets.image_names(paths)),
         images=tuple(
             flat[a : a + n].reshape(h, w, 3) for a, n, (_, h, w, _) in zip(starts, sizes, index, strict=False)
         ),
@@ -64,10 +88,26 @@ def decoded(name: str) -> DecodedSet:
 
 
 def _key(paths: list[Path]) -> str:
-    with ThreadPoolExecutor(THREADS) as pool:
-        contents = list(pool.map(sha256, paths))
-    listed = json.dumps([FORMAT, *([path.name, digest] for path, digest in zip(paths, contents, strict=True))])
-    return hashlib.sha256(listed.encode()).hexdigest()[:16]
+    def find() -> str:
+        with ThreadPoolExecutor(THREADS) as pool:
+            contents = list(pool.map(sha256, paths))
+        listed = json.dumps([FORMAT, *([path.name, digest] for path, digest in zip(paths, contents, strict=True))])
+        return hashlib.sha256(listed.encode()).hexdigest()[:16]
+
+    return remembered(f"cache key {FORMAT}", paths, find)
+
+
+def _remove_damaged(place: Path, name: str) -> None:
+    if not place.exists():
+        return
+    print(f"the image cache of {name} is damaged ({place}); it is made again", flush=True)
+    try:
+        shutil.rmtree(place)
+    except OSError as error:
+        raise InputError(
+            f"cannot remove the damaged image cache {place}: {error.strerror or error}; "
+            "remove it, or set IGCONV_CACHE to another folder"
+        ) from None
 
 
 def _build(name: str, paths: list[Path], place: Path) -> None:

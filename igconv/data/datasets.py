@@ -17,6 +17,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from igconv.data.fingerprint import remembered
 from igconv.data.images import SUFFIXES, read_image
 from igconv.errors import InputError, choose
 from igconv.study.results import PROJECT
@@ -244,16 +245,44 @@ def data_roots(root: str | Path | None = None) -> list[Path]:
 def images_in(folder: str | Path, nested: bool = False) -> list[Path]:
     """Image files of a folder (with ``nested`` also of those below), sorted; hidden files do not count.
 
-    Raises InputError when it is missing or holds none.
+    Raises InputError when it is missing or holds none, and for links to nothing and folders named like images.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"no folder at {folder}")
-    entries = folder.rglob("*") if nested else folder.iterdir()
-    paths = sorted(p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    try:
+        entries = folder.rglob("*") if nested else folder.iterdir()
+        paths = sorted(p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror or error}") from None
+    for path in [path for path in paths if not path.is_file()]:
+        if not path.is_dir():
+            kind = "a link to nothing" if path.is_symlink() else "no file"
+            raise InputError(f"{path} is named like an image and is {kind}; take it out")
+        if not nested:
+            raise InputError(f"{path} is named like an image and is a folder; take it out")
+        paths.remove(path)
     if not paths:
         raise InputError(f"no images in {folder}; expected files ending in {', '.join(SUFFIXES)}")
     return paths
+
+
+def image_names(paths: Sequence[Path]) -> list[str]:
+    """Names of the images of a set, no two alike: without suffix where that is enough, else with it, else with the
+    folders that the set's images do not share."""
+    stems, names = Counter(path.stem for path in paths), Counter(path.name for path in paths)
+    shared = os.path.commonpath([os.path.abspath(path.parent) for path in paths]) if paths else ""
+
+    def name(path: Path) -> str:
+        if stems[path.stem] == 1:
+            return path.stem
+        return path.name if names[path.name] == 1 else Path(os.path.abspath(path)).relative_to(shared).as_posix()
+
+    found = [name(path) for path in paths]
+    twice = [name for name, count in Counter(found).items() if count > 1]
+    if twice:
+        raise InputError(f"two images cannot be told apart by name: {twice[0]}; rename one")
+    return found
 
 
 def pixels_sha256(image: Tensor) -> str:
@@ -267,14 +296,25 @@ def read_set(name: str) -> list[Tensor]:
     return [read_image(path, grey_as_rgb=True) for path in image_set(name).paths()]
 
 
-def data_hash(names) -> str:
-    """16 hex digits over names and contents of the files of several sets, for provenance."""
-    digest = hashlib.sha256()
-    for name in names:
-        for path in image_set(name).paths():
-            digest.update(f"{name}/{path.name}".encode(errors="surrogateescape"))
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+def data_hash(names, known_only: bool = False) -> str:
+    """16 hex digits over names and contents of the files of several sets, for provenance.
+
+    ``known_only`` reads no images: "" unless the hash was found before and no file has changed since.
+    """
+    files = [(f"{name}/{path.name}", path) for name in names for path in image_set(name).paths()]
+
+    def find() -> str:
+        digest = hashlib.sha256()
+        for name, path in files:
+            digest.update(name.encode(errors="surrogateescape"))
+            try:
+                digest.update(path.read_bytes())
+            except OSError as error:
+                raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        return digest.hexdigest()[:16]
+
+    what = "data hash of " + "\0".join(name for name, _ in files)
+    return remembered(what, [path for _, path in files], None if known_only else find)
 
 
 def shortened(lines: list[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """What may be trained on: no test image, whatever its name, folder or set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from igconv.data import datasets
@@ -8,7 +8,7 @@ from igconv.data.datasets import Folder, images_in
 from igconv.errors import InputError
 
 
-def refuse_leaks(names: Sequence[str], pixels: Mapping[str, str] | None = None, root: str | Path | None = None) -> None:
+def refuse_leaks(names: Sequence[str], pixels: Iterable[tuple[str, str]] = (), root: str | Path | None = None) -> None:
     """Raise InputError when a training set holds test images; the line names the image and the reason.
 
     Refused are: sets that are there for testing, and their folders; images named like one of B100 (which is BSDS500's
@@ -17,7 +17,7 @@ def refuse_leaks(names: Sequence[str], pixels: Mapping[str, str] | None = None, 
 
     Args:
         names: training sets, of the catalogue or folders.
-        pixels: image name -> `datasets.pixels_sha256`, as the image cache has them.
+        pixels: (name for people, `datasets.pixels_sha256`) of every image, as the image cache has them.
     """
     sets = datasets.catalogue()
     tests = {name: entry for name, entry in sets.items() if entry.use == "test"}
@@ -37,6 +37,6 @@ def refuse_leaks(names: Sequence[str], pixels: Mapping[str, str] | None = None, 
                 raise InputError(f"{path} cannot be trained on{reason}; take it out, or rename it if it is another")
     known = datasets.known_images()
     digests = {image.pixels_sha256: f"{name}'s {stem}" for name in tests for stem, image in known.get(name, {}).items()}
-    for stem, digest in (pixels or {}).items():
+    for image, digest in pixels:
         if digest in digests:
-            raise InputError(f"training image {stem} has the pixels of {digests[digest]}, a test image; take it out")
+            raise InputError(f"training image {image} has the pixels of {digests[digest]}, a test image; take it out")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from igconv.data import datasets
-from igconv.data.datasets import Bundled, Folder, KnownImage, images_in, pixels_sha256, shortened
+from igconv.data.datasets import Bundled, Folder, KnownImage, image_names, images_in, pixels_sha256, shortened
 from igconv.data.images import read_image
 from igconv.errors import InputError
 from igconv.files import sha256
@@ -58,7 +58,7 @@ def examine(entry: Folder, folder: Path) -> dict[str, str]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         problems = pool.map(lambda path: wrong_content(path, known.get(path.stem)), paths)
         problems = follow_items(problems, len(paths), f"verify {entry.name}")
-        return wrong | {path.stem: problem for path, problem in zip(paths, problems, strict=True) if problem}
+        return wrong | {name: problem for name, problem in zip(image_names(paths), problems, strict=True) if problem}
 
 
 def wrong_content(path: Path, known: KnownImage | None) -> str:

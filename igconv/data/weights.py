@@ -11,7 +11,7 @@ from igconv.errors import InputError, choose
 from igconv.study.results import PROJECT
 
 CATALOGUE = PROJECT / "data" / "weights.toml"
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".SAFETENSORS", ".PTH", ".PT")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def wrong_file(entry: Weights, path: Path) -> str:
     A published file must have its git blob id, where that is known; a safetensors file was made from one, so it must
     say that it comes from that one.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
         try:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from igconv import files
 from igconv.data import datasets, weights
-from igconv.data.images import read_image
+from igconv.data.images import SUFFIXES, read_image
 from igconv.data.resize import downsample, imresize, modcrop
 from igconv.errors import InputError, choose
 from igconv.evaluation.metrics import psnr_ssim_y
@@ -105,11 +105,21 @@ def bicubic(lr: Tensor, scale: int) -> Tensor:
 
 
 def stored_lr(hr_path: Path, scale: int) -> Tensor:
-    """The LR image that lies beside an HR image of a benchmark folder. Raises InputError when there is none."""
-    folder = hr_path.parent.parent / "LR_bicubic" / f"X{scale}"
-    found = sorted(folder.glob(f"{hr_path.stem}x{scale}.*"))
+    """The LR image that lies beside an HR image of a benchmark folder: of its name and, if there are several, suffix.
+
+    Raises InputError when there is none, or several that could be meant.
+    """
+    folder, name = hr_path.parent.parent / "LR_bicubic" / f"X{scale}", f"{hr_path.stem}x{scale}"
+    places = folder.iterdir() if folder.is_dir() else ()  # names are data, not patterns
+    found = sorted(path for path in places if path.stem == name and path.suffix.lower() in SUFFIXES)
     if not found:
-        raise InputError(f"no stored LR image at {folder / hr_path.stem}x{scale}.*; leave out the stored LR images")
+        raise InputError(f"no stored LR image at {folder / name}.*; leave out the stored LR images")
+    twins = [p for p in hr_path.parent.iterdir() if p.stem == hr_path.stem and p.suffix.lower() in SUFFIXES]
+    if len(found) > 1 or len(twins) > 1:
+        found = [path for path in found if path.suffix == hr_path.suffix]
+    if not found:
+        raise InputError(f"{folder / name}.* does not say which of {' and '.join(sorted(p.name for p in twins))} it is "
+                         f"of; give it the suffix {hr_path.suffix}")  # fmt: skip
     return read_image(found[0], grey_as_rgb=True)
 
 
@@ -121,8 +131,9 @@ def benchmark_pairs(
     ``known`` holds (dataset, image, scale) to leave out; ``lr`` as in `Protocol`.
     """
     for name in test_sets:
-        for path in datasets.image_set(name).paths():
-            wanted = [scale for scale in scales if (name, path.stem, scale) not in known]
+        paths = datasets.image_set(name).paths()
+        for path, title in zip(paths, datasets.image_names(paths), strict=True):
+            wanted = [scale for scale in scales if (name, title, scale) not in known]
             if not wanted:
                 continue
             image = read_image(path, grey_as_rgb=True)
@@ -131,7 +142,7 @@ def benchmark_pairs(
                     low, hr = benchmark_pair(image, scale) if lr == "made" else _stored_pair(path, image, scale)
                 except InputError as error:
                     raise InputError(f"{path}: {error}") from None
-                yield dict(dataset=name, image=path.stem, scale=scale), low, hr
+                yield dict(dataset=name, image=title, scale=scale), low, hr
 
 
 def _stored_pair(path: Path, image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
@@ -227,9 +238,9 @@ def evaluate(
     fixed = dict(device=results.device_name(device), weights_sha256=weights_sha256)
     hashes = {name: settings_hash(name, protocol) for name in test_sets}
     wanted = [
-        (name, image.stem, scale)
+        (name, image, scale)
         for name in test_sets
-        for image in datasets.image_set(name).paths()
+        for image in datasets.image_names(datasets.image_set(name).paths())
         for scale in scales
     ]
     partial = path.with_name(f".{path.name}.partial")

@@ -146,8 +146,10 @@ def load_official(checkpoint: str | Path | Mapping, network_g: Mapping | None = 
         InputError: unknown class or option, missing, additional or misshapen weights, an unreadable file. The index
             tables and masks that some classes store must be those that the options give.
     """
+    is_file = isinstance(checkpoint, str | Path)
+    source = checkpoint if is_file else "the checkpoint"
     if network_g is None:
-        name = Path(checkpoint).name if isinstance(checkpoint, str | Path) else "a dictionary"
+        name = Path(checkpoint).name if is_file else "a dictionary"
         if name not in RELEASE_FILES:
             raise InputError(f"network_g is needed for {name}; it is known only for {', '.join(RELEASE_FILES)}")
         network_g = RELEASE_FILES[name]
@@ -164,11 +166,11 @@ def load_official(checkpoint: str | Path | Mapping, network_g: Mapping | None = 
     tables = {
         key: value for key, value in model.named_buffers() if key not in stored and key.rpartition(".")[2] in CONSTANTS
     }
-    load_strict(model, {key: value for key, value in state.items() if key not in tables}, kind)
+    load_strict(model, {key: value for key, value in state.items() if key not in tables}, kind, source)
     for key, table in tables.items():
         if key not in state or not torch.equal(state[key].to(table), table):
             reason = "missing" if key not in state else "not what the options give (img_size, window_size)"
-            raise InputError(f"the checkpoint does not fit {kind}: {key.removeprefix('encoder.')} is {reason}")
+            raise InputError(f"{source} does not fit {kind}: {key.removeprefix('encoder.')} is {reason}")
     return model.eval()
 
 

@@ -54,7 +54,7 @@ def load(name: str) -> SuperResolver:
     theirs, ours = f"{entry.upsampler}.", f"upsampler.heads.{scale}.0."
     state = state_files.read_weights(path)
     state = {ours + k[len(theirs) :] if k.startswith(theirs) else f"encoder.{k}": v for k, v in state.items()}
-    load_strict(model, state, name)
+    load_strict(model, state, name, path)
     return model.eval()
 
 

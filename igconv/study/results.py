@@ -22,6 +22,19 @@ TEXT_COLUMNS = ("run", "encoder", "upsampler", "variant", "train_scales", "scale
 PROJECT = Path(__file__).resolve().parents[2]
 
 
+FOLDERS = ("IGCONV_RESULTS", "IGCONV_DATA", "IGCONV_CACHE")  # environment variables that name folders
+
+
+def absolute_folders() -> None:
+    """Make relative folders in `FOLDERS` absolute, and ``~`` the home: what is started from here stands elsewhere.
+
+    Commands call it first, where the user stands.
+    """
+    for name in FOLDERS:
+        if os.environ.get(name):
+            os.environ[name] = os.path.abspath(os.path.expanduser(os.environ[name]))
+
+
 def root(profile: str) -> Path:
     """Folder of a profile's results: ``results/<profile>``, or ``IGCONV_RESULTS/<profile>``."""
     return Path(os.environ.get("IGCONV_RESULTS") or PROJECT / "results").resolve() / profile

@@ -7,6 +7,7 @@ to resume is to run the same command again.
 """
 
 import math
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -17,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.distributed import is_torchelastic_launched
 
-from igconv.data import datasets
 from igconv.errors import InputError, reason
 from igconv.evaluation import bands
 from igconv.evaluation.validation import validation_bands, validation_psnr
@@ -27,11 +27,15 @@ from igconv.models.super_resolver import SuperResolver
 from igconv.study import results
 from igconv.study.runs import Run, learning_rate
 from igconv.training.feed import Batch, make_feed
+from igconv.training.identity import identity, is_finished
 from igconv.training.leases import leased_gpu
 from igconv.training.losses import frequency_l1, l1
 from igconv.training.meter import Meter
 from igconv.training.start import starting_model, training_patches
 from igconv.training.state import State, average
+
+# A slow machine may be stopped long before ``checkpoint_every`` steps are done; seconds between two checkpoints.
+CHECKPOINT_S = 60.0
 
 
 class TrainingError(RuntimeError):
@@ -50,7 +54,8 @@ def train(
     """Train a run and yield its records; the files of the run are complete when the iterator ends.
 
     A finished run yields its stored records and trains nothing; an interrupted one continues from its last
-    checkpoint after yielding what is known. Files, below ``results/<profile>/runs/<run>/``: config.json,
+    checkpoint after yielding what is known. Both are refused when the training images or the ``model`` are others
+    than they were (`igconv.training.identity`). Files, below ``results/<profile>/runs/<run>/``: config.json,
     last.ckpt, record.csv, bands.csv, provenance.json, model.safetensors (the EMA weights if there are).
 
     Args:
@@ -106,13 +111,17 @@ def _launched(
 ) -> Generator[dict, None, None]:
     """`train` on the devices that it gets."""
     from lightning_fabric import Fabric  # here, because it takes seconds
+    from lightning_fabric.plugins.environments import LightningEnvironment
 
     with ExitStack() as lease:
         chosen: int | list[int] = devices
         gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
         if gpus > 1 and devices == nodes == 1 and not is_torchelastic_launched():
             chosen = [lease.enter_context(leased_gpu(gpus))]
-        fabric = Fabric(accelerator=accelerator, devices=chosen, num_nodes=nodes, precision=run.precision)  # pyright: ignore[reportArgumentType]
+        # One process needs nothing of a cluster; Fabric refuses some of SLURM's variables that allocations have.
+        alone = devices == nodes == 1 and not is_torchelastic_launched()
+        fabric = Fabric(accelerator=accelerator, devices=chosen, num_nodes=nodes, precision=run.precision,  # pyright: ignore[reportArgumentType]
+                        plugins=[LightningEnvironment()] if alone else None)  # fmt: skip
         fabric.launch()
         yield from _checked(run, fabric, wait, graphs, model)
 
@@ -134,14 +143,14 @@ def _checked(run: Run, fabric, wait: bool, graphs: bool, model: SuperResolver | 
 
 
 def _train(run: Run, fabric, folder: Path, graphs: bool, own: SuperResolver | None) -> Iterator[dict]:
-    if _is_finished(run):
+    if is_finished(run, own):
         yield from results.read_table(folder / "record.csv").to_dict("records")
         return
     patches = training_patches(run)
     if patches.left_out() and fabric.is_global_zero:
         print(f"{run.name}: {patches.left_out()}", flush=True)
 
-    state = State(run, fabric, starting_model(run, own), rate_on_device=graphs)
+    state = State(run, fabric, starting_model(run, own), identity(run, own), rate_on_device=graphs)
     state.resume(folder / "last.ckpt")
     yield from state.records
     results.write_json({**run.config(), "name": run.name, "config_hash": run.config_hash()}, folder / "config.json")
@@ -151,6 +160,8 @@ def _train(run: Run, fabric, folder: Path, graphs: bool, own: SuperResolver | No
         state.bands += validation_bands(state.raw, run.test_sets, run.scales, 0)
     state.raw.train()
     meter = Meter(fabric.device, state.step, state.records[-1]["seconds"] if state.records else 0.0)
+    meter.go_on(state.meter)
+    saved_at = time.monotonic()
     optimise = _optimiser_step(run, fabric, state, meter, graphs)
     mine = range(fabric.global_rank, run.micro_batches, fabric.world_size)
     with closing(make_feed(patches, mine, fabric.device)) as feed:
@@ -168,14 +179,21 @@ def _train(run: Run, fabric, folder: Path, graphs: bool, own: SuperResolver | No
                 check_finite(run, state, meter)  # which waits for the device, whose time is training time
                 with meter.paused():
                     state.bands += validation_bands(state.raw, run.test_sets, run.scales, state.step)
+            late = time.monotonic() - saved_at > CHECKPOINT_S
             if not any(_due(run, state.step, n) for n in (run.record_every, run.checkpoint_every, run.validate_every)):
+                if late and fabric.world_size == 1:  # what other processes have measured since a record is not here
+                    check_finite(run, state, meter)
+                    with meter.paused():
+                        state.save(folder / "last.ckpt", meter.so_far())
+                    saved_at = time.monotonic()
                 continue
 
             check_finite(run, state, meter)  # nothing is stored from broken weights
             record = _record(run, fabric, state, meter, rate)
             state.records.append(record)
-            if fabric.is_global_zero and _due(run, state.step, run.checkpoint_every):
+            if fabric.is_global_zero and (late or _due(run, state.step, run.checkpoint_every)):
                 state.save(folder / "last.ckpt")
+                saved_at = time.monotonic()
             yield record
             meter.restart(state.step)  # validation, checkpoints and plots are not training time
 
@@ -262,11 +280,6 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
 
 
-def _is_finished(run: Run) -> bool:
-    path = results.model_file(run.profile, run.name)
-    return path.is_file() and checkpoints.metadata(path).get("meta", {}).get("config_hash") == run.config_hash()
-
-
 def band_steps(run: Run) -> set[int]:
     """Steps at whose end the error per frequency band is measured: every validation, and because most is learned
     before the first, also 0 (before training) and the powers of two up to it. Empty for a run without validation.
@@ -294,8 +307,7 @@ def _finish(run: Run, fabric, folder: Path, state: State) -> None:
     last = state.records[-1]
     facts = dict(
         run=run.name,
-        config_hash=run.config_hash(),
-        data_hash=datasets.data_hash(run.train_sets),
+        **state.identity,
         seed=run.seed,
         device=results.device_name(fabric.device),
         world_size=fabric.world_size,
@@ -315,5 +327,5 @@ def _finish(run: Run, fabric, folder: Path, state: State) -> None:
         results.model_file(run.profile, run.name),
         rebuildable=state.result.config is not None,
         run=run.name,
-        config_hash=run.config_hash(),
+        **state.identity,
     )

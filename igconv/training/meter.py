@@ -30,6 +30,18 @@ class Meter:
         self.since, self.waited, self.clock = step, 0.0, time.perf_counter()
         self.sums.zero_()
 
+    def so_far(self) -> dict:
+        """What was measured since the last record, for `go_on` in another process."""
+        elapsed = time.perf_counter() - self.clock
+        return dict(since=self.since, sums=self.sums.cpu(), waited=self.waited, elapsed=elapsed)
+
+    def go_on(self, measured: dict) -> None:
+        """Take over what `so_far` gave, if it gave something."""
+        if measured:
+            self.since, self.waited = measured["since"], measured["waited"]
+            self.clock = time.perf_counter() - measured["elapsed"]
+            self.sums.copy_(measured["sums"])
+
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Time spent inside counts as waiting for data."""

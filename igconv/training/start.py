@@ -20,7 +20,11 @@ def training_patches(run: Run) -> PatchSource:
     for name in (*run.train_sets, *run.test_sets):
         datasets.image_set(name).paths()  # what is missing is said before the first step
     sets = [cache.decoded(name) for name in run.train_sets]
-    pixels = {stem: digest for images in sets for stem, digest in zip(images.names, images.pixels_sha256, strict=True)}
+    pixels = [
+        (f"{set_name}/{name}", digest)
+        for set_name, decoded in zip(run.train_sets, sets, strict=True)
+        for name, digest in zip(decoded.names, decoded.pixels_sha256, strict=True)
+    ]
     leaks.refuse_leaks(run.train_sets, pixels)
     images = [image for decoded in sets for image in decoded.images]
     return PatchSource(images, run.scales, run.lr_patch, run.micro_batch_size, run.seed, run.degradation)

@@ -12,6 +12,7 @@ from igconv.files import write
 from igconv.models import state_files
 from igconv.models.super_resolver import SuperResolver
 from igconv.study.runs import Run
+from igconv.training.identity import changed
 
 CHECKPOINT_FORMAT = 3  # of last.ckpt; to be raised when its content changes
 
@@ -30,12 +31,17 @@ class State:
         records, bands: rows of record.csv and bands.csv.
         raw: the weights that the optimiser moves.
         ema: their moving average; the start for a run without one.
+        meter: what was measured after the last record when the checkpoint was made (`Meter.so_far`).
         model: `raw` as Fabric wraps it, for the forward pass.
     """
 
-    def __init__(self, run: Run, fabric, model: SuperResolver, rate_on_device: bool = False):
-        """A start from ``model``. With ``rate_on_device`` a recorded step can read the learning rate."""
-        self.run, self.fabric, self.raw = run, fabric, model
+    def __init__(self, run: Run, fabric, model: SuperResolver, identity: dict, rate_on_device: bool = False):
+        """A start from ``model``. With ``rate_on_device`` a recorded step can read the learning rate.
+
+        ``identity``: of `igconv.training.identity.identity`, kept in checkpoints.
+        """
+        self.run, self.fabric, self.raw, self.identity = run, fabric, model, identity
+        self.meter = {}
         self.step, self.records, self.bands = 0, [], []
         device = fabric.device
         self.ema = copy.deepcopy(model).eval().requires_grad_(False).to(device)
@@ -62,10 +68,12 @@ class State:
         """Whether all weights are. Waits for the device."""
         return bool(torch.isfinite(torch.stack(torch._foreach_norm(list(self.raw.parameters())))).all())
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, meter: dict | None = None) -> None:
+        """``meter``: of `Meter.so_far`, between two records."""
         state = dict(
             format=CHECKPOINT_FORMAT,
-            config_hash=self.run.config_hash(),
+            **self.identity,
+            meter=meter or {},
             step=self.step,
             steps=self.run.steps,
             records=self.records,
@@ -92,6 +100,11 @@ class State:
             if stored.get("step") is not None and stored["step"] == stored.get("steps"):
                 return  # a finished training under other settings: nothing is lost by starting anew
             raise InputError(f"{path} belongs to other settings of {run.name}; move it away to start again")
+        other = changed(run, self.identity, stored)
+        if other and stored.get("step") == stored.get("steps"):
+            return  # finished, and its result was taken away: nothing is lost either
+        if other:
+            raise InputError(f"{path} cannot be continued: {other}; move it away to start again")
         if stored.get("format") != CHECKPOINT_FORMAT:
             raise InputError(f"{path} was written by another version of igconv; move it away to start again")
         # How Adam runs depends on this process's device, not on the one that wrote the checkpoint.
@@ -105,5 +118,8 @@ class State:
             for group, options in zip(self.optimizer.param_groups, here, strict=True):
                 group.update(options)
             self.step, self.records, self.bands = stored["step"], stored["records"], stored["bands"]
+            self.meter = stored.get("meter", {})
         except (KeyError, RuntimeError, ValueError) as error:
             raise InputError(f"{path} does not fit {run.name}: {reason(error)}") from None
+        for model in (self.raw, self.ema):
+            state_files.check_finite(model.state_dict(), str(path))

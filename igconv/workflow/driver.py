@@ -14,9 +14,10 @@ import pandas as pd
 
 from igconv.data import datasets
 from igconv.errors import InputError
-from igconv.files import exclusive
+from igconv.files import exclusive, note_holder
 from igconv.study import results
 from igconv.study.runs import runs_of
+from igconv.training.identity import outdated
 
 # Lines of the log that people want to see: notebooks starting, ending and failing, training steps, the count.
 SHOWN = re.compile(r"^(> |< |FAILED |.*: step \d+/\d+|.*left out: |.*is in use by |Job \d+ has been submitted)")
@@ -27,11 +28,12 @@ def plan(profile: str) -> pd.DataFrame:
     """One row per run: what it is, its budget, and whether it is trained."""
     rows = []
     for run in runs_of(profile).values():
-        trained = results.model_file(profile, run.name).is_file()
+        state = "trained" if results.model_file(profile, run.name).is_file() else "to do"
+        state = "to do (its images changed)" if state == "trained" and outdated(run) else state
         rows.append({
             "run": run.name, "scales": ",".join(map(str, run.scales)), "steps": run.steps, "batch": run.batch,
             "LR patch": run.lr_patch, "LR patches": run.steps * run.batch, "trained on": "+".join(run.train_sets),
-            "state": "trained" if trained else "to do",
+            "state": state,
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -57,6 +59,24 @@ def snakemake(profile: str, jobs: int, *options: str) -> list[str]:
     ]  # fmt: skip
 
 
+def again(profile: str) -> list[str]:
+    """Snakemake options that make runs again whose training images have changed, with a line that says so.
+
+    Not a parameter of the rules: one more would make all results of before out of date.
+    """
+    runs = runs_of(profile).values()
+    for names in dict.fromkeys(run.train_sets for run in runs if results.model_file(profile, run.name).is_file()):
+        try:
+            datasets.data_hash(names)  # which `outdated` then knows
+        except InputError:
+            continue
+    root = results.root(profile)
+    files = [str(results.model_file(profile, run.name).relative_to(root)) for run in runs if outdated(run)]
+    if files:
+        print(f"training images have changed since: {len(files)} runs are made again", flush=True)
+    return ["--forcerun", *files] if files else []
+
+
 def cluster_options(jobs: int) -> list[str]:
     """Snakemake options that send every step to SLURM. Raises InputError without the plug-in for it."""
     if find_spec("snakemake_executor_plugin_slurm") is None:
@@ -79,10 +99,7 @@ def run(profile: str, jobs: int, extra: Sequence[str] = ()) -> int:
             # work, and the next call waits for it.
             child = subprocess.Popen(snakemake(profile, jobs, *extra), stdout=sink, stderr=subprocess.STDOUT,
                                      stdin=subprocess.DEVNULL, pass_fds=(lock.fileno(),))  # fmt: skip
-            lock.seek(0)
-            lock.truncate()
-            lock.write(str(child.pid))
-            lock.flush()
+            note_holder(lock, child.pid)
             try:
                 failed = _show(child, source)
             except KeyboardInterrupt:
@@ -135,19 +152,21 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--keep-going", action="store_true", help="go on with independent steps after a failure")
     options = parser.parse_args(words)
     try:
+        results.absolute_folders()  # Snakemake's jobs stand in the results' folder
         table = plan(options.profile)
         if options.jobs < 0:
             raise InputError(f"--jobs must be an integer >= 1, got {options.jobs}")
         missing = missing_data(options.profile)
         if options.dry_run:
             print(table.to_string(index=False))
-            todo = (table.state == "to do").sum()
+            todo = table.state.str.startswith("to do").sum()
             print(f"\n{len(table)} runs, {todo} to do; results go to {results.root(options.profile)}")
             print("\n".join(missing))
             return 0
         if missing:
             raise InputError(missing[0])
-        extra = ["--keep-going"] if options.keep_going else []
+        extra = again(options.profile)
+        extra += ["--keep-going"] if options.keep_going else []
         extra += cluster_options(options.jobs) if options.slurm else []
         extra += ["--config", f"profile={options.profile}", "graphs=True"] if options.graphs else []
         on_cpu = options.profile in ("sample", "cpu", "smoke")

@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 
 from igconv.errors import InputError, choose, reason
+from igconv.study import results
 
 # Environment of the kernels. A kernel is not a terminal: progress comes as lines. Frozen-module warnings of the
 # debugger are noise. glibc's malloc keeps freed blocks (`igconv.models.inference.keep_freed_memory` says why).
@@ -70,7 +71,7 @@ def execute(notebook: Path, output: Path, given: dict[str, str]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         done = papermill.execute_notebook(
-            str(notebook), str(output), values, kernel_name="python3", cwd=str(notebook.parent),
+            _literal(notebook), _literal(output), values, kernel_name="python3", cwd=str(notebook.parent),
             progress_bar=False, stdout_file=sys.stdout,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
@@ -86,11 +87,17 @@ def execute(notebook: Path, output: Path, given: dict[str, str]) -> None:
             raise RuntimeError(f"{notebook.name} stopped early at cell {index}; see {output}")
 
 
+def _literal(path: Path) -> str:
+    """A path for papermill, which fills in ``{name}``."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def main(words: list[str]) -> int:
     if len(words) < 2 or any("=" not in word for word in words[2:]):
         print("usage: python -m igconv.workflow.notebooks NOTEBOOK OUTPUT [name=value ...]", file=sys.stderr)
         return 2
     os.environ |= KERNEL
+    results.absolute_folders()  # a kernel stands in the notebook's folder
     given = dict(word.split("=", 1) for word in words[2:])
     title = " ".join([Path(words[0]).stem, given.get("run", "")]).strip()
     start = time.monotonic()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from igconv.errors import InputError, reason
 from igconv.models.encoders.edsr import DIV2K_MEAN
-from igconv.models.state_files import read_pickle, read_weights
+from igconv.models.state_files import read_weights
 
 SIDE = 32  # px of the trial image: a multiple of the usual windows; networks with others pad
 SAME = 1e-4  # of the range: differences of float32 sums in another order
@@ -238,7 +238,7 @@ def _loaded(path: str | Path):
         except ImportError:
             EXTRA_REGISTRY = ()
         MAIN_REGISTRY.add(*EXTRA_REGISTRY, ignore_duplicates=True)
-        state = read_weights(path) if Path(path).suffix == ".safetensors" else read_pickle(path)
+        state = read_weights(path)
         try:
             return ModelLoader().load_from_state_dict(canonicalize_state_dict(state))
         except UnsupportedModelError:
