@@ -9,12 +9,14 @@ from igconv.study.runs import runs_of
 PROFILE = config["profile"]
 ROOT = results.root(PROFILE)
 RUNS = runs_of(PROFILE)
+if config.get("so_far"):  # a study that was cut short: `run_all.sh --so-far`
+    RUNS = {name: run for name, run in RUNS.items() if results.model_file(PROFILE, name).is_file()}
 # A changed table of runs changes these; paths are no trigger, because a moved folder is no new study.
 SETTINGS = [run.config_hash() for run in RUNS.values()]
 # What a training asks of a cluster, to be adapted; on one machine it counts for nothing.
 CLUSTER = dict(runtime=1440, mem_mb=32000, cpus_per_task=4, gres="gpu:1")
-# On a GPU `run_all.sh --graphs`.
-TRAIN_OPTIONS = f" graphs={config['graphs']}" if "graphs" in config else ""
+# `run_all.sh --no-graphs`.
+TRAIN_OPTIONS = " no_graphs=True" if config.get("no_graphs") else ""
 EXECUTE = f'"{sys.executable}" -m igconv.workflow.notebooks {{input.notebook:q}} {{log.notebook:q}} profile={PROFILE}'
 
 
@@ -28,6 +30,10 @@ def executed(name):
 
 def weights(names):
     return [f"{ROOT}/runs/{name}/model.safetensors" for name in names]
+
+
+def rows(names):
+    return [f"{ROOT}/rows/{name}.csv" for name in names]
 
 
 rule all:
@@ -54,14 +60,24 @@ for place, run in enumerate(RUNS.values()):
         # A changed entry in the table of runs changes this hash, and the run is made again.
         # The name is a parameter, because Snakemake evaluates `shell` when the job runs: `run` is then the last of the loop.
         params: settings=run.config_hash(), run=run.name
-        priority: len(RUNS) - place
+        priority: 2 * (len(RUNS) - place)
         resources: **CLUSTER
         shell: EXECUTE + " run={params.run}" + TRAIN_OPTIONS
 
+    # Before the next training: what is trained is measured, also when the study is cut short.
+    rule:
+        name: f"evaluate_{place}"
+        input: weights([run.name])
+        # Updated: Snakemake would delete it first, and with it the rows that are still valid.
+        output: update(f"{ROOT}/rows/{run.name}.csv")
+        params: settings=run.config_hash(), run=run.name
+        priority: 2 * (len(RUNS) - place) - 1
+        resources: **CLUSTER
+        shell: f'"{sys.executable}" -m igconv.cli evaluate {{params.run}} --profile {PROFILE}'
+
 rule evaluate:
-    input: weights(RUNS), rules.data.output, notebook=notebook("02_evaluate")
-    # Updated: Snakemake would delete them first, and with them the rows that are still valid.
-    output: [update(f"{ROOT}/rows/{name}.csv") for name in RUNS]
+    input: rows(RUNS), weights(RUNS), rules.data.output, notebook=notebook("02_evaluate")
+    output: f"{ROOT}/tables/published.csv"
     log: notebook=executed("02_evaluate")
     threads: workflow.cores
     params: settings=SETTINGS
@@ -110,7 +126,7 @@ rule unseen:
     shell: EXECUTE
 
 rule initialisation:
-    input: weights(RUNS), rules.data.output, rules.evaluate.output, notebook=notebook("08_initialisation")
+    input: weights(RUNS), rules.data.output, rows(RUNS), notebook=notebook("08_initialisation")
     output: [f"{ROOT}/analysis/initialisation/{name}.csv" for name in ("start", "curves", "difference")]
     log: notebook=executed("08_initialisation")
     params: settings=SETTINGS
@@ -118,7 +134,7 @@ rule initialisation:
 
 rule tables:
     input:
-        rules.data.output, rules.evaluate.output, rules.similarity.output, rules.correlation.output,
+        rules.data.output, rows(RUNS), rules.evaluate.output, rules.similarity.output, rules.correlation.output,
         rules.spectrum.output, rules.efficiency.output, rules.unseen.output, rules.initialisation.output,
         notebook=notebook("09_tables")
     output: f"{ROOT}/tables/main.csv", f"{ROOT}/tables/claims.csv", f"{ROOT}/tables/claims_per_scale.csv"

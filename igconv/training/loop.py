@@ -106,7 +106,10 @@ def _launched(
     run: Run, accelerator: str, devices: int, wait: bool, nodes: int, graphs: bool | None, model: SuperResolver | None
 ) -> Generator[dict, None, None]:
     """`train` on the devices that it gets."""
-    from lightning_fabric import Fabric  # here, because it takes seconds
+    try:  # here, because it takes seconds
+        from lightning_fabric import Fabric
+    except ModuleNotFoundError:  # the same code in the package that has all of Lightning
+        from lightning.fabric import Fabric  # pyright: ignore[reportMissingImports]
 
     with ExitStack() as lease:
         chosen: int | list[int] = devices
