@@ -126,7 +126,8 @@ rule unseen:
     shell: EXECUTE
 
 rule initialisation:
-    input: weights(RUNS), rules.data.output, rows(RUNS), notebook=notebook("08_initialisation")
+    # After the evaluation as a whole, which touches the rows that it has checked.
+    input: weights(RUNS), rules.data.output, rows(RUNS), rules.evaluate.output, notebook=notebook("08_initialisation")
     output: [f"{ROOT}/analysis/initialisation/{name}.csv" for name in ("start", "curves", "difference")]
     log: notebook=executed("08_initialisation")
     params: settings=SETTINGS
