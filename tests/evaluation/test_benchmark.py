@@ -403,9 +403,9 @@ def test_a_gpu_does_not_wait_for_metrics(image_sets, monkeypatch):
         return original(*pair)
 
     monkeypatch.setattr(benchmark, "psnr_ssim_y", measured)
-    expected = list(benchmark.measure(bicubic, ["tiny_test"], (2, 3, 4), "cpu"))
+    expected = list(benchmark.measure(benchmark.bicubic, ["tiny_test"], (2, 3, 4), "cpu"))
     monkeypatch.setattr(benchmark, "upscale", lambda model, lr, scale, device: upscale(model, lr, scale, "cpu"))
-    found = list(benchmark.measure(bicubic, ["tiny_test"], (2, 3, 4), "cuda"))
+    found = list(benchmark.measure(benchmark.bicubic, ["tiny_test"], (2, 3, 4), "cuda"))
     assert [{**row, "seconds": 0} for row in found] == [{**row, "seconds": 0} for row in expected]
     assert len(found) == 6
     assert all(name.startswith("metrics") for name in threads)
