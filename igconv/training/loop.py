@@ -301,7 +301,7 @@ def _losses(images: dict[int, Tensor], batch: Batch, frequency_weight: float) ->
 
     A GPU takes those of a scale at once. A CPU would gain nothing, and sums them one by one, as it always has.
     """
-    values: list[tuple[Tensor, Tensor]] = []
+    values: list[list[Tensor]] = []
     for (scale, sr), hr in zip(images.items(), batch.hr, strict=True):
         count = batch.scales.count(scale)
         if sr.device.type == "cpu":
@@ -309,8 +309,8 @@ def _losses(images: dict[int, Tensor], batch: Batch, frequency_weight: float) ->
             values += [losses.both(*pair, frequency_weight > 0) for pair in pairs]
         else:
             values += count * [losses.both(sr, hr, frequency_weight > 0)]
-    pixel, frequency = zip(*values, strict=True)
-    return torch.stack(pixel).mean(), torch.stack(frequency).mean() if frequency_weight else frequency[0]
+    means = [torch.stack(kind).mean() for kind in zip(*values, strict=True)]
+    return means[0], means[1] if frequency_weight else means[0].new_zeros(())
 
 
 def _finish(run: Run, fabric, folder: Path, state: State, graphs: bool) -> None:

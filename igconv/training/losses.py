@@ -5,11 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def both(sr: Tensor, hr: Tensor, frequency: bool = True) -> tuple[Tensor, Tensor]:
-    """(`l1`, `frequency_l1`) of one difference, which is made once; without ``frequency`` the second is 0."""
+def both(sr: Tensor, hr: Tensor, frequency: bool = True) -> list[Tensor]:
+    """[`l1`, `frequency_l1`] of one difference, which is made once; without ``frequency`` the first alone."""
     difference = sr - hr
-    pixel = difference.abs().mean()
-    return pixel, _transformed(difference) if frequency else pixel.new_zeros(())
+    return [difference.abs().mean(), *([_transformed(difference)] if frequency else [])]
 
 
 def l1(sr: Tensor, hr: Tensor) -> Tensor:

@@ -102,8 +102,7 @@ def test_fp16_is_clipped_by_fabric(tiny_run, precision, fused):
 
     from lightning_fabric.plugins.precision.amp import MixedPrecision
 
-    with fake_gpu.fake_gpu():
-        state = State(replace(tiny_run, precision=precision), fake_gpu.fabric("cpu"), nn.Conv2d(3, 3, 1))
+    state = State(replace(tiny_run, precision=precision), fake_gpu.fabric("cpu"), nn.Conv2d(3, 3, 1))
     assert bool(state.optimizer.param_groups[0]["fused"]) == fused
     if precision == "16-mixed":
         MixedPrecision("16-mixed", "cuda", scaler=torch.amp.GradScaler("cpu", enabled=False)).unscale_gradients(
