@@ -9,12 +9,14 @@ from igconv.study.runs import runs_of
 
 PROFILE = config["profile"]
 RUNS = runs_of(PROFILE)
+if config.get("so_far"):  # a study that was cut short: `run_all.sh --so-far`
+    RUNS = {name: run for name, run in RUNS.items() if results.model_file(PROFILE, name).is_file()}
 # A changed table of runs changes these; paths are no trigger, because a moved folder is no new study.
 SETTINGS = [run.config_hash() for run in RUNS.values()]
 # What a training asks of a cluster, to be adapted; on one machine it counts for nothing.
 CLUSTER = dict(runtime=1440, mem_mb=32000, cpus_per_task=4, gres="gpu:1")
-# On a GPU `run_all.sh --graphs`.
-TRAIN_OPTIONS = f" graphs={config['graphs']}" if "graphs" in config else ""
+# `run_all.sh --no-graphs`.
+TRAIN_OPTIONS = " no_graphs=True" if config.get("no_graphs") else ""
 
 
 def quoted(word):
@@ -36,6 +38,10 @@ def executed(name):
 
 def weights(names):
     return [f"runs/{name}/model.safetensors" for name in names]
+
+
+def rows(names):
+    return [f"rows/{name}.csv" for name in names]
 
 
 rule all:
@@ -62,14 +68,24 @@ for place, run in enumerate(RUNS.values()):
         # A changed entry in the table of runs changes this hash, and the run is made again.
         # The name is a parameter, because Snakemake evaluates `shell` when the job runs: `run` is then the last of the loop.
         params: settings=run.config_hash(), run=run.name
-        priority: len(RUNS) - place
+        priority: 2 * (len(RUNS) - place)
         resources: **CLUSTER
         shell: EXECUTE + " run={params.run}" + TRAIN_OPTIONS
 
+    # Before the next training: what is trained is measured, also when the study is cut short.
+    rule:
+        name: f"evaluate_{place}"
+        input: weights([run.name])
+        # Updated: Snakemake would delete it first, and with it the rows that are still valid.
+        output: update(f"rows/{run.name}.csv")
+        params: settings=run.config_hash(), run=run.name
+        priority: 2 * (len(RUNS) - place) - 1
+        resources: **CLUSTER
+        shell: f'{quoted(sys.executable)} -m igconv.cli evaluate {{params.run:q}} --profile {PROFILE}'
+
 rule evaluate:
-    input: weights(RUNS), rules.data.output, notebook=notebook("02_evaluate")
-    # Updated: Snakemake would delete them first, and with them the rows that are still valid.
-    output: [update(f"rows/{name}.csv") for name in RUNS]
+    input: rows(RUNS), weights(RUNS), rules.data.output, notebook=notebook("02_evaluate")
+    output: "tables/published.csv"
     log: notebook=executed("02_evaluate")
     threads: workflow.cores
     params: settings=SETTINGS
@@ -118,7 +134,8 @@ rule unseen:
     shell: EXECUTE
 
 rule initialisation:
-    input: weights(RUNS), rules.data.output, rules.evaluate.output, notebook=notebook("08_initialisation")
+    # After the evaluation as a whole, which touches the rows that it has checked.
+    input: weights(RUNS), rules.data.output, rows(RUNS), rules.evaluate.output, notebook=notebook("08_initialisation")
     output: [f"analysis/initialisation/{name}.csv" for name in ("start", "curves", "difference")]
     log: notebook=executed("08_initialisation")
     params: settings=SETTINGS
@@ -126,7 +143,7 @@ rule initialisation:
 
 rule tables:
     input:
-        rules.data.output, rules.evaluate.output, rules.similarity.output, rules.correlation.output,
+        rules.data.output, rows(RUNS), rules.evaluate.output, rules.similarity.output, rules.correlation.output,
         rules.spectrum.output, rules.efficiency.output, rules.unseen.output, rules.initialisation.output,
         notebook=notebook("09_tables")
     output: "tables/main.csv", "tables/claims.csv", "tables/claims_per_scale.csv"

@@ -10,7 +10,7 @@ cd "$(dirname "$0")"
 usage() {
   cat <<'TEXT'
 usage: ./run_all.sh [sample|cpu|benchmark|paper|test] [--dry-run] [--jobs N] [--keep-going]
-                     [--graphs] [--slurm] [--help]
+                     [--no-graphs] [--so-far] [--slurm] [--help]
 
   sample      (default) the whole study on photographs bundled with scikit-image, on any CPU
   cpu         the benchmark study at a budget for CPUs, some hours; what is committed in results/cpu
@@ -21,7 +21,8 @@ usage: ./run_all.sh [sample|cpu|benchmark|paper|test] [--dry-run] [--jobs N] [--
   --dry-run     list the runs with their budgets and what is still to do
   --jobs N      CPU cores to use, and trainings side by side (default: all for sample and cpu, 1 otherwise)
   --keep-going  go on with independent steps after a failure
-  --graphs      train with CUDA graphs
+  --no-graphs   train without CUDA graphs on a GPU, too
+  --so-far      train nothing: tables and report of the runs that are finished
   --slurm       send every step to a SLURM cluster (profiles/slurm/config.yaml)
 
 Results: results/<profile>/, the report: results/<profile>/report/index.html
@@ -82,7 +83,7 @@ fi
 if [[ $profile == test ]]; then
   for word in "$@"; do
     if [[ $word == --dry-run || $word == --jobs || $word == --keep-going ||
-      $word == --graphs || $word == --slurm ]]; then
+      $word == --no-graphs || $word == --so-far || $word == --slurm ]]; then
       echo "error: $word is an option of the profiles; test hands its words to pytest" >&2
       exit 2
     fi

@@ -18,9 +18,11 @@ from timing import RESULTS, interleaved, report, summary
 
 from igconv import build_model
 from igconv.analysis.efficiency import flops
+from igconv.models.arithmetic import training_arithmetic
 from igconv.models.super_resolver import SuperResolver
-from igconv.training.feed import Batch
-from igconv.training.losses import frequency_l1, l1
+from igconv.training.feed import Batch, Sent
+from igconv.training.halves import HalfWeights
+from igconv.training.loop import _losses
 
 # Upsampler, its options, weight of the frequency loss.
 CASES = {
@@ -36,7 +38,9 @@ SCALES = {"x2": (2,), "x3": (3,), "x4": (4,), "2-3-4": (2, 3, 3, 4)}
 def random_batch(scales, size: int, side: int, device) -> Batch:
     """Noise in the shape of a step's micro-batches of ``size`` samples."""
     lr = torch.rand(size * len(scales), 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
-    return Batch(tuple(scales), lr, tuple(torch.rand(size, 3, s * side, s * side, device=device) for s in scales))
+    counts = {scale: list(scales).count(scale) for scale in sorted(set(scales))}
+    hr = tuple(torch.rand(size * n, 3, s * side, s * side, device=device) for s, n in counts.items())
+    return Batch(tuple(scales), lr, hr)
 
 
 def training_step(
@@ -48,25 +52,26 @@ def training_step(
     rate = torch.tensor(1e-4, device=device) if graphs else 1e-4
     adam = torch.optim.Adam(weights, lr=rate, betas=(0.9, 0.99), fused=True, capturable=graphs)
     half = precision == "bf16-mixed"
+    halves = HalfWeights(model.encoder) if half else None
 
-    def step(batch: Batch) -> None:
-        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-            images = model.multi_scale(batch.lr, batch.scales)
-        pairs = list(zip(images, batch.hr, strict=True))
-        loss = torch.stack([l1(sr, hr) for sr, hr in pairs]).mean()
-        if frequency_weight:
-            loss = loss + frequency_weight * torch.stack([frequency_l1(sr, hr) for sr, hr in pairs]).mean()
-        loss.backward()
+    def step(sent: Sent) -> None:
+        batch = Batch(sent.scales, sent.tensors[0], sent.tensors[1:])
+        with halves.in_use() if halves else nullcontext():
+            with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
+                images = model.by_scale(batch.lr, batch.scales)
+            pixel, frequency = _losses(images, batch, frequency_weight)
+            (pixel + frequency_weight * frequency).backward()
         adam.step()
         adam.zero_grad(set_to_none=True)
         with torch.no_grad():
             torch._foreach_lerp_(ema, weights, 0.001)
 
+    stepped = step
     if graphs:
         from igconv.training.graphs import StepGraphs
 
-        return StepGraphs(step)
-    return step
+        stepped = StepGraphs(step)
+    return lambda batch: stepped(Sent(batch.scales, (batch.lr, *batch.hr)))
 
 
 def measure(encoder, scales, size, side, device, precision, graphs, rounds) -> pd.DataFrame:
@@ -79,7 +84,9 @@ def measure(encoder, scales, size, side, device, precision, graphs, rounds) -> p
         gflop[name] = flops(partial(training_step(model, weight), batch)) / 1e9
         calls[name] = partial(training_step(model, weight, precision, graphs), batch)
     on_gpu = torch.device(device).type == "cuda"
-    table = summary(interleaved(calls, device, rounds, warmup=3 if on_gpu else 2, calls=20 if on_gpu else 1), "SPConv")
+    with training_arithmetic(precision):
+        times = interleaved(calls, device, rounds, warmup=3 if on_gpu else 2, calls=20 if on_gpu else 1)
+    table = summary(times, "SPConv")
     table["steps_per_s"] = 1000 / table.ms
     table["gflop"] = table.case.map(gflop)
     return table.assign(flop_ratio=table.gflop / gflop["SPConv"])

@@ -17,7 +17,7 @@ def train(
     accelerator: str = "auto",
     devices: int = 1,
     nodes: int = 1,
-    graphs: bool = False,
+    graphs: bool | None = None,
     tensorboard: bool = False,
 ) -> None:
     """Train one run of the table (igconv/study/runs.py); the same command resumes it.
@@ -28,7 +28,7 @@ def train(
         accelerator: auto, cpu or cuda.
         devices: number of devices on this machine (or per node).
         nodes: number of machines, each of which is given this command by torchrun or SLURM.
-        graphs: launch every step as one CUDA graph.
+        graphs: launch every step as one CUDA graph; by default on one GPU.
         tensorboard: write TensorBoard events beside the records.
     """
     from igconv import progress
@@ -54,7 +54,7 @@ def train(
 def evaluate(
     name: Positional[str],
     profile: str = "sample",
-    device: str = "cpu",
+    device: str = "auto",
     lr: Literal["made", "stored"] = "made",
     self_ensemble: bool = False,
     tile: int = 0,
@@ -65,7 +65,7 @@ def evaluate(
     Args:
         name: of a run, of published weights (smfanet_plus_df2k_x2), or bicubic.
         profile: sample, cpu, benchmark or paper.
-        device: cpu or cuda.
+        device: cpu, cuda, or auto: the GPU where there is one.
         lr: made (MATLAB's bicubic of HR) or stored (LR_bicubic/X2/... beside HR).
         self_ensemble: mean over the eight flips and rotations of the input.
         tile: side of tiles in LR pixels, 0 for whole images; equal results for convolutional encoders only.
@@ -73,10 +73,11 @@ def evaluate(
     """
     from igconv.evaluation import benchmark
     from igconv.models import inference, published
+    from igconv.models.arithmetic import chosen_device
     from igconv.study import results
     from igconv.study.runs import get_run, runs_of
 
-    if device == "cpu":
+    if chosen_device(device) == "cpu":
         inference.keep_freed_memory()
     runs = runs_of(profile)
     chosen = benchmark.Protocol(lr, self_ensemble, tile, protocol == "authors")

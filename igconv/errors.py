@@ -18,6 +18,29 @@ def reason(error: object, limit: int | None = 200) -> str:
     return " ".join(str(error).split())[:limit]
 
 
+# What CUDA, its libraries and the allocators say when memory is short, beside PyTorch's own kind of error.
+_OUT_OF_MEMORY = ("out of memory", "alloc_failed", "allocation_failed", "can't allocate memory",
+                  "cannot allocate memory", "not enough memory", "failed to allocate")  # fmt: skip
+
+
+def out_of_memory(error: BaseException | None) -> str:
+    """What says that memory was too small, in an error or in those that led to it; empty if nothing does.
+
+    A failed allocation has many shapes: PyTorch's OutOfMemoryError, a RuntimeError with the text of CUDA, cuBLAS, cuDNN
+    or NCCL, Python's MemoryError, and while a graph is recorded one of these hidden behind the end of the recording.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        text = reason(error)
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return text or type(error).__name__
+        if isinstance(error, RuntimeError) and any(words in reason(error, None).lower() for words in _OUT_OF_MEMORY):
+            return text
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def choose(value: str, allowed, what: str) -> str:
     """Return ``value`` if it is one of ``allowed``, otherwise raise an `InputError` that lists them."""
     if value not in allowed:

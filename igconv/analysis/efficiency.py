@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from igconv.errors import positive_integer
+from igconv.models.arithmetic import exact_arithmetic
 from igconv.models.super_resolver import build_model
 from igconv.models.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
 from igconv.study import results
@@ -91,12 +92,13 @@ def latencies(calls: Sequence[Callable[[], object]], device="cpu", seconds: floa
     warmed up by 20 rounds first, a CPU by none: call once before.
     """
     on_gpu, times = torch.device(device).type == "cuda", [[] for _ in calls]
-    for call in list(calls) * (20 if on_gpu else 0):
-        call()
-    end = time.perf_counter() + seconds * len(calls)
-    while len(times[0]) < 3 or (time.perf_counter() < end and len(times[0]) < 100):
-        for call, its_times in zip(calls, times, strict=True):
-            its_times.append(_milliseconds(call, on_gpu))
+    with exact_arithmetic():  # the tables say float32
+        for call in list(calls) * (20 if on_gpu else 0):
+            call()
+        end = time.perf_counter() + seconds * len(calls)
+        while len(times[0]) < 3 or (time.perf_counter() < end and len(times[0]) < 100):
+            for call, its_times in zip(calls, times, strict=True):
+                its_times.append(_milliseconds(call, on_gpu))
     return times
 
 

@@ -162,7 +162,7 @@ def stage_views(
     hooks = [module.register_forward_hook(keep(name)) for name, module in stages.items()]
     starts = range(0, len(images) - minibatch + 1, minibatch)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), inference.exact_arithmetic():
             for start in follow_items(starts, len(starts), label) if label else starts:
                 lr = to_float(images[start : start + minibatch])
                 model.encode(lr.to(device, memory_format=torch.channels_last))

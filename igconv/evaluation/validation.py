@@ -1,6 +1,8 @@
 """A quick look at a model while it trains: small crops of the test images, PSNR and error per frequency band."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -40,6 +42,14 @@ def validation_bands(
     ]
 
 
+@lru_cache(maxsize=64)  # of some 0.1 MB each: a training looks at the same ones fifty times
+def _centre_pair(path: Path, side: int, scale: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(lr, hr) of the centre of an image file, ``side`` HR pixels."""
+    image = read_image(path, grey_as_rgb=True)
+    top, left = ((n - min(side, n)) // 2 for n in image.shape[-2:])
+    return benchmark_pair(image[:, top : top + side, left : left + side], scale)
+
+
 @torch.no_grad()
 def _validation(model, test_sets: Sequence[str], scales: Sequence[int], images: int, side: int) -> Iterator[tuple]:
     """(scale, sr, hr) of the centres of the first images of each set; the model's mode comes back at the end."""
@@ -48,11 +58,8 @@ def _validation(model, test_sets: Sequence[str], scales: Sequence[int], images: 
     try:
         for name in test_sets:
             for path in datasets.image_set(name).paths()[:images]:
-                image = read_image(path, grey_as_rgb=True)
-                top, left = ((n - min(side, n)) // 2 for n in image.shape[-2:])
-                centre = image[:, top : top + side, left : left + side]
                 for scale in scales:
-                    lr, hr = benchmark_pair(centre, scale)
+                    lr, hr = _centre_pair(path, side, scale)
                     yield scale, upscale(model, lr, scale, device)[0], hr
     finally:
         model.train(mode)

@@ -12,7 +12,8 @@ Source: the paper's section on IGConv; the authors' ``arch_utils.py`` for pi, th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -45,6 +46,15 @@ def _subpixel_centres(scale: int, device: torch.device, dtype: torch.dtype) -> T
 def subpixel_centres(scale: int, device: torch.device | str = "cpu", dtype=torch.float32) -> Tensor:
     """`cell_centres` of the r sub-pixels along an axis, made once."""
     return _subpixel_centres(positive_integer(scale, "scale"), torch.device(device), dtype)
+
+
+@cache
+@torch.inference_mode(False)
+def _joint_grid(scales: tuple[int, ...], max_scale: int, device: torch.device, dtype: torch.dtype):
+    """Centres of the sub-pixels of several scales one after the other, and the phase input of each, (n,) and (n, 1)."""
+    centres = torch.cat([cell_centres(scale, device, dtype) for scale in scales])
+    phases = [2.0 / min(scale, max_scale) for scale in scales for _ in range(scale)]
+    return centres, torch.tensor(phases, dtype=dtype, device=device)[:, None]
 
 
 def dihedral_average(kernels: Tensor) -> Tensor:
@@ -135,6 +145,7 @@ class HyperNetwork(nn.Module):
         self.query_kernel = nn.Sequential(*layers, GroupedLinear(width, out_channels, groups, bias=output_bias))
         self._banks: dict[int, Tensor] = {}
         self._bank_weights: list[Tensor] = []
+        self._joint: dict[int, Tensor] = {}
         if initialisation == "spconv":
             self.start_like_spconv()
 
@@ -179,17 +190,23 @@ class HyperNetwork(nn.Module):
         Everything but the last two products, amplitude included, works on these small factors.
         """
         centres = subpixel_centres(scale, freq.device, freq.dtype)
+        phase = math.pi * self.phase(freq.new_full((1,), 2.0 / min(scale, self.max_scale)))
+        phase = phase.view(-1, self.groups).T[:, None, None]
+        return _products(*self._factors(freq, amplitude, centres, phase)).flatten(1, 3)
+
+    def _factors(self, freq: Tensor, amplitude: Tensor, centres: Tensor, phase: Tensor) -> tuple[Tensor, ...]:
+        """The four factors of phi in `fourier_features`, amplitude in the first two: (groups, n, centres, hidden_dim).
+
+        ``phase`` (groups, 1, 1 or centres, half of hidden_dim)."""
         # Branches become the first axis: latents alternate between them, amplitudes are joined per branch.
         zx, zy = (z.unflatten(1, (-1, self.groups)).permute(2, 0, 1) for z in (math.pi * freq).chunk(2, dim=1))
-        phase = math.pi * self.phase(freq.new_full((1,), 2.0 / min(scale, self.max_scale)))
-        a = zx[:, :, None] * centres[:, None] + phase.view(-1, self.groups).T[:, None, None]  # (groups, n, columns, :)
+        a = zx[:, :, None] * centres[:, None] + phase  # (groups, n, columns, half of hidden_dim)
         b = zy[:, :, None] * centres[:, None]  # (groups, n, rows, half of hidden_dim)
         cos_a, sin_a, cos_b, sin_b = a.cos(), a.sin(), b.cos().repeat(1, 1, 1, 2), b.sin().repeat(1, 1, 1, 2)
         for_cos, for_sin = amplitude.unflatten(1, (self.groups, 2, 1, -1)).permute(2, 1, 0, 3, 4)
         with_cos_b = torch.cat([for_cos * cos_a, for_sin * sin_a], dim=-1)
         with_sin_b = torch.cat([-for_cos * sin_a, for_sin * cos_a], dim=-1)
-        phi = with_cos_b[:, :, None] * cos_b[:, :, :, None]  # (groups, n, rows, columns, hidden_dim)
-        return phi.addcmul_(with_sin_b[:, :, None], sin_b[:, :, :, None]).flatten(1, 3)
+        return with_cos_b, cos_b, with_sin_b, sin_b
 
     def entries(self, freq: Tensor, amplitude: Tensor, scale: int) -> Tensor:
         """Kernel values of the given entries, (out_channels, n, r, r)."""
@@ -227,6 +244,34 @@ class HyperNetwork(nn.Module):
             bank = values.reshape(self.out_channels * scale**2, self.in_channels, k, k)
             return dihedral_average(bank) if self.dihedral else bank
 
+    def _generate_jointly(self, scales: tuple[int, ...]) -> dict[int, Tensor]:
+        """`generate` of several scales in one pass of the MLP, equal up to the order of sums: a GPU is filled better,
+        and launches a third of the kernels."""
+        k, grids = self.kernel_size, [scale**2 for scale in scales]
+        with torch.autocast(self.freq.device.type, enabled=False):
+            centres, inverse = _joint_grid(scales, self.max_scale, self.freq.device, self.freq.dtype)
+            phase = (math.pi * self.phase(inverse)).unflatten(1, (-1, self.groups)).permute(2, 0, 1)[:, None]
+            factors = self._factors(self.freq, self.amplitude, centres, phase)
+            per_scale = zip(*(factor.split(scales, 2) for factor in factors), strict=True)
+            phi = torch.cat([_products(*of_scale).flatten(2, 3) for of_scale in per_scale], 2)
+            values = self.query_kernel(phi.flatten(1, 2))  # (groups, entries and sub-pixels, outputs of a branch)
+            values = values.unflatten(1, (self.in_channels, k, k, sum(grids))).permute(0, 5, 4, 1, 2, 3)
+            values = dihedral_average(values) if self.dihedral else values
+            banks = [part.reshape(-1, self.in_channels, k, k) for part in values.split(grids, 2)]
+        return dict(zip(scales, banks, strict=True))
+
+    @contextmanager
+    def jointly(self, scales: Sequence[int]) -> Iterator[None]:
+        """Within the block, `forward` gives banks of these scales that were made together, where that is faster and
+        fits: in training, but not on a CPU."""
+        ready = self.training and self.freq.device.type != "cpu"
+        if ready and len(self.freq) * sum(scale**2 for scale in scales) <= ROWS_PER_CHUNK:
+            self._joint = self._generate_jointly(tuple(scales))
+        try:
+            yield
+        finally:
+            self._joint = {}
+
     def forward(self, scale: int) -> Tensor:
         """The kernel bank of `generate`; in eval mode computed once per scale and reused.
 
@@ -235,6 +280,8 @@ class HyperNetwork(nn.Module):
         version counters miss (``p.data.copy_()``, as older EMA code does), a new device and a new dtype.
         """
         scale, parameters = positive_integer(scale, "scale"), list(self.parameters())
+        if scale in self._joint:
+            return self._joint[scale]
         if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in parameters)):
             return self.generate(scale)
         with torch.inference_mode(False), torch.no_grad():
@@ -247,6 +294,12 @@ class HyperNetwork(nn.Module):
     def train(self, mode: bool = True):
         self._banks, self._bank_weights = {}, []
         return super().train(mode)
+
+
+def _products(with_cos_b: Tensor, cos_b: Tensor, with_sin_b: Tensor, sin_b: Tensor) -> Tensor:
+    """phi of its factors, (groups, n, rows, columns, hidden_dim)."""
+    phi = with_cos_b[:, :, None] * cos_b[:, :, :, None]
+    return phi.addcmul_(with_sin_b[:, :, None], sin_b[:, :, :, None])
 
 
 class _Recomputed(torch.autograd.Function):

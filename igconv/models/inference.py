@@ -7,7 +7,6 @@ Every function here takes and returns a callable (lr, scale) -> sr on float RGB 
 import ctypes
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from igconv.data.images import check_finite, to_float
 from igconv.errors import InputError, positive_integer, reason
+from igconv.models.arithmetic import exact_arithmetic
 
 Upscaler = Callable[[Tensor, int], Tensor]
 
@@ -26,21 +26,6 @@ SAMPLER_MARGIN = 8
 # with a reach are exact. Those of encoders that see the whole image differ from it, the less the larger they are.
 WHOLE, TILE = 512 * 512, 256
 WHOLE_SEEN, TILE_SEEN, HALO_SEEN = 1024 * 1024, 512, 32
-
-
-@contextmanager
-def exact_arithmetic():
-    """float32 means float32: no TF32 in convolutions and matrix products, and the same algorithm at every call.
-
-    cuDNN's convolutions use TF32 unless told otherwise, which moves PSNR values in the third digit.
-    """
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
 
 
 def prepare(model: Upscaler, device="cpu") -> Upscaler:

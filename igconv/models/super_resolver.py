@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from inspect import signature
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from igconv.errors import InputError, choose, positive_integer, positive_integers, reason
 from igconv.models.encoders import ENCODERS
+from igconv.models.hypernetwork import HyperNetwork
 from igconv.models.liif import LIIF
 from igconv.models.upsamplers import IGConv, IGSample, SPConv, SPConvPlus
 
@@ -99,24 +101,37 @@ class SuperResolver(_Composition):
     def multi_scale(self, lr: Tensor, scales: Sequence[int]) -> list[Tensor]:
         """Upscale equal consecutive parts of a batch, part i by ``scales[i]``: one encoder pass for all of them.
 
-        Parts that share a scale are upscaled together, so a kernel bank is made once per distinct scale.
-
         Returns: one (B / n, 3, r H, r W) image batch per scale, in the order given.
+        """
+        images = {scale: iter(sr.chunk(list(scales).count(scale))) for scale, sr in self.by_scale(lr, scales).items()}
+        return [next(images[scale]) for scale in scales]
+
+    def by_scale(self, lr: Tensor, scales: Sequence[int]) -> dict[int, Tensor]:
+        """`multi_scale` with one batch of images per distinct scale, ascending: all parts with that scale, in order.
+
+        They are upscaled together, so a kernel bank is made once per distinct scale.
         """
         scales = [positive_integer(s, "scale") for s in scales]
         if not scales or lr.shape[0] % len(scales):
             raise InputError(f"a batch of {lr.shape[0]} cannot be split evenly over {len(scales)} scales")
         x, features = self.encode(lr)
-        xs, fs = x.chunk(len(scales)), features.chunk(len(scales))
+        order = sorted(range(len(scales)), key=scales.__getitem__)
+        if order != list(range(len(scales))):
+            x, features = (torch.cat([whole.chunk(len(scales))[i] for i in order]) for whole in (x, features))
+        distinct, part = sorted(set(scales)), lr.shape[0] // len(scales)
+        sizes = [part * scales.count(scale) for scale in distinct]
         images: dict[int, Tensor] = {}
-        for scale in dict.fromkeys(scales):
-            parts = [i for i, s in enumerate(scales) if s == scale]
-            x_part, f_part = torch.cat([xs[i] for i in parts]), torch.cat([fs[i] for i in parts])
-            sr = self.post(self.upsampler(f_part, scale)).float()
-            sr = sr if self.sampler is None else sr + self.sampler(x_part, f_part, scale)
-            for i, image in zip(parts, sr.chunk(len(parts)), strict=True):
-                images[i] = image[..., : lr.shape[-2] * scale, : lr.shape[-1] * scale]
-        return [images[i] for i in range(len(scales))]
+        with ExitStack() as stack:
+            for module in (self.upsampler, self.sampler):
+                if isinstance(hyper := getattr(module, "hyper", None), HyperNetwork):
+                    stack.enter_context(hyper.jointly(distinct))
+            for scale, x_part, f_part in zip(distinct, x.split(sizes), features.split(sizes), strict=True):
+                sr = self.post(self.upsampler(f_part, scale)).float()
+                sr = sr if self.sampler is None else sr + self.sampler(x_part, f_part, scale)
+                if sr.shape[-2:] != (lr.shape[-2] * scale, lr.shape[-1] * scale):
+                    sr = sr[..., : lr.shape[-2] * scale, : lr.shape[-1] * scale]  # of a padded image
+                images[scale] = sr
+        return images
 
     def forward(self, lr: Tensor, scale: int) -> Tensor:
         return self.multi_scale(lr, [scale])[0]

@@ -7,6 +7,7 @@ from the mapped cache in a thread, one step ahead. Both give the same patches, b
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -21,12 +22,22 @@ RESERVED_BYTES = 8 << 30  # of the device's memory that training pixels leave fr
 class Batch:
     """Micro-batches of one step, ascending by scale, float32 RGB in [0, 1], channels last.
 
-    ``lr`` (n B, 3, p, p) holds all of them, ``hr`` one (B, 3, r p, r p) each.
+    ``scales`` has the scale of each, ``lr`` (n B, 3, p, p) holds all of them, ``hr`` those of each distinct scale,
+    (m B, 3, r p, r p).
     """
 
     scales: tuple[int, ...]
     lr: Tensor
     hr: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What goes to the device for one step, and of which the device makes a `Batch`: tensors of fixed shapes per
+    combination of ``scales`` (one per micro-batch, ascending)."""
+
+    scales: tuple[int, ...]
+    tensors: tuple[Tensor, ...]
 
 
 def make_feed(patches: PatchSource, indices: Sequence[int], device: torch.device) -> "HostFeed | DeviceFeed":
@@ -46,10 +57,23 @@ class _Feed:
     def draws(self, step: int) -> list[Draw]:
         return sorted((self.patches.draw(step, index) for index in self.indices), key=lambda draw: draw.scale)
 
-    def _degrade(self, scales: Sequence[int], pixels: Sequence[Tensor]) -> Batch:
-        """``pixels``: HR patches, (B, 3, r p, r p) uint8 per micro-batch, on the device."""
-        lr, hr = zip(*(self.patches.degrade(p, scale) for scale, p in zip(scales, pixels, strict=True)), strict=True)
-        return Batch(tuple(scales), torch.cat(lr).contiguous(memory_format=torch.channels_last), hr)
+    def send(self, step: int) -> Sent:
+        """What a step needs, on its way to the device. Nothing waits for the device."""
+        raise NotImplementedError
+
+    def pixels(self, sent: Sent) -> list[Tensor]:
+        """HR patches of each distinct scale, (m B, 3, r p, r p) uint8, on the device."""
+        raise NotImplementedError
+
+    def make(self, sent: Sent) -> Batch:
+        """The batch, by operations of the device alone, so that they can be recorded in a CUDA graph."""
+        pairs = zip(sorted(set(sent.scales)), self.pixels(sent), strict=True)
+        lr, hr = zip(*(self.patches.degrade(pixels, scale) for scale, pixels in pairs), strict=True)
+        return Batch(sent.scales, torch.cat(lr).contiguous(memory_format=torch.channels_last), hr)
+
+    def batch(self, step: int) -> Batch:
+        """Micro-batches of a step."""
+        return self.make(self.send(step))
 
 
 class HostFeed(_Feed):
@@ -60,21 +84,26 @@ class HostFeed(_Feed):
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="patches")
         self.ahead: dict[int, Future] = {}
 
-    def batch(self, step: int) -> Batch:
-        """Micro-batches of a step; the next step is cut while this one is used."""
+    def send(self, step: int) -> Sent:
+        """Patches of a step; those of the next step are cut while this one is used."""
         now = self.ahead.pop(step, None) or self.worker.submit(self._cut, step)
         self.ahead = {step + 1: self.worker.submit(self._cut, step + 1)}
         scales, pixels = now.result()
-        return self._degrade(scales, [p.to(self.device, non_blocking=True) for p in pixels])
+        return Sent(scales, tuple(p.to(self.device, non_blocking=True) for p in pixels))
+
+    def pixels(self, sent: Sent) -> list[Tensor]:
+        return list(sent.tensors)
 
     def close(self) -> None:
         self.worker.shutdown(wait=True, cancel_futures=True)
 
-    def _cut(self, step: int) -> tuple[list[int], list[Tensor]]:
+    def _cut(self, step: int) -> tuple[tuple[int, ...], list[Tensor]]:
         draws = self.draws(step)
-        pixels = [self.patches.crop(draw) for draw in draws]
+        by_scale = [list(group) for _, group in groupby(draws, key=lambda draw: draw.scale)]
+        pixels = [torch.cat([self.patches.crop(draw) for draw in group]) for group in by_scale]
         # Only pinned memory is copied without waiting for the device.
-        return [d.scale for d in draws], [p.pin_memory() for p in pixels] if self.device.type == "cuda" else pixels
+        pixels = [p.pin_memory() for p in pixels] if self.device.type == "cuda" else pixels
+        return tuple(draw.scale for draw in draws), pixels
 
 
 class DeviceFeed(_Feed):
@@ -88,23 +117,26 @@ class DeviceFeed(_Feed):
         super().__init__(patches, indices, device)
         sizes = patches.sides.prod(axis=1)
         self.starts = np.cumsum(sizes) - sizes
-        self.pixels = torch.empty(int(sizes.sum()), 3, dtype=torch.uint8, device=self.device)
+        self.all = torch.empty(int(sizes.sum()), 3, dtype=torch.uint8, device=self.device)
         for start, size, image in zip(self.starts, sizes, patches.images, strict=True):
             rgb = np.array(image[..., None].view(np.uint8).reshape(-1, 3))  # a copy: the map is read-only
-            self.pixels[start : start + size] = torch.from_numpy(rgb).to(self.device)
+            self.all[start : start + size] = torch.from_numpy(rgb).to(self.device)
 
-    def batch(self, step: int) -> Batch:
-        """Micro-batches of a step. Nothing waits for the device."""
+    def send(self, step: int) -> Sent:
+        """Places of a step's patches: (micro-batches, 3, B) int64."""
         draws = self.draws(step)
         places = torch.from_numpy(np.stack([self._places(draw) for draw in draws]))
         if self.device.type == "cuda":
             places = places.pin_memory()
-        places = places.to(self.device, non_blocking=True)
-        pixels = [self._cut(draw.scale, place) for draw, place in zip(draws, places, strict=True)]
-        return self._degrade([draw.scale for draw in draws], pixels)
+        return Sent(tuple(draw.scale for draw in draws), (places.to(self.device, non_blocking=True),))
+
+    def pixels(self, sent: Sent) -> list[Tensor]:
+        distinct = sorted(set(sent.scales))
+        parts = sent.tensors[0].split([sent.scales.count(scale) for scale in distinct])
+        return [self._cut(scale, part.transpose(0, 1).flatten(1)) for scale, part in zip(distinct, parts, strict=True)]
 
     def close(self) -> None:
-        del self.pixels
+        del self.all
 
     def _places(self, draw: Draw) -> np.ndarray:
         """(origin, down, right) of every sample, (3, B) int64."""
@@ -118,4 +150,4 @@ class DeviceFeed(_Feed):
     def _cut(self, scale: int, places: Tensor) -> Tensor:
         origin, down, right = places[:, :, None, None]
         along = torch.arange(scale * self.patches.lr_patch, device=self.device)
-        return self.pixels[origin + down * along[:, None] + right * along].permute(0, 3, 1, 2)
+        return self.all[origin + down * along[:, None] + right * along].permute(0, 3, 1, 2)

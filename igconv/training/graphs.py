@@ -8,44 +8,44 @@ from collections.abc import Callable
 
 import torch
 
-from igconv.training.feed import Batch
+from igconv.training.feed import Sent
 
 
 class StepGraphs:
-    """``function(batch)`` with fixed shapes per combination of scales, replayed on copies of its inputs.
+    """``function(sent)`` with fixed shapes per combination of scales, replayed on copies of its inputs.
 
     The function must not wait for the device, must leave no gradients behind, and reads everything that changes
     between steps (learning rate, step number) from tensors. The first step of a combination runs as it is, which
     fills all caches; the second is recorded. Combinations beyond ``limit`` run as they are.
     """
 
-    def __init__(self, function: Callable[[Batch], None], limit: int = 64):
+    def __init__(self, function: Callable[[Sent], None], limit: int = 64):
         self.function, self.limit = function, limit
         self.seen: set[tuple[int, ...]] = set()
-        self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Batch]] = {}
+        self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Sent]] = {}
         self.pool = torch.cuda.graph_pool_handle()
         self.stream = torch.cuda.Stream()
 
-    def __call__(self, batch: Batch) -> None:
-        if batch.scales not in self.graphs:
-            if batch.scales not in self.seen or len(self.graphs) >= self.limit:
-                self.seen.add(batch.scales)
+    def __call__(self, sent: Sent) -> None:
+        if sent.scales not in self.graphs:
+            if sent.scales not in self.seen or len(self.graphs) >= self.limit:
+                self.seen.add(sent.scales)
                 # On the stream of the recordings: autograd keeps the stream of a parameter's first gradient.
                 self.stream.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(self.stream):
-                    self.function(batch)
+                    self.function(sent)
                 torch.cuda.current_stream().wait_stream(self.stream)
                 return
-            self.graphs[batch.scales] = self._record(batch)
-        graph, inputs = self.graphs[batch.scales]
-        inputs.lr.copy_(batch.lr)
-        for mine, new in zip(inputs.hr, batch.hr, strict=True):
+            self.graphs[sent.scales] = self._record(sent)
+        graph, inputs = self.graphs[sent.scales]
+        for mine, new in zip(inputs.tensors, sent.tensors, strict=True):
             mine.copy_(new)
         graph.replay()
 
-    def _record(self, batch: Batch) -> tuple[torch.cuda.CUDAGraph, Batch]:
-        inputs = Batch(batch.scales, batch.lr.clone(), tuple(hr.clone() for hr in batch.hr))
+    def _record(self, sent: Sent) -> tuple[torch.cuda.CUDAGraph, Sent]:
+        inputs = Sent(sent.scales, tuple(tensor.clone() for tensor in sent.tensors))
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+        # Only this thread's calls are recorded: the feed's may pin memory meanwhile.
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             self.function(inputs)
         return graph, inputs

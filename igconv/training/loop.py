@@ -8,8 +8,8 @@ to resume is to run the same command again.
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +18,19 @@ import torch
 from torch import Tensor
 from torch.distributed import is_torchelastic_launched
 
-from igconv.errors import InputError, reason
+from igconv.errors import InputError, out_of_memory, reason
 from igconv.evaluation import bands
 from igconv.evaluation.validation import validation_bands, validation_psnr
 from igconv.files import exclusive, write
-from igconv.models import checkpoints
+from igconv.models import arithmetic, checkpoints
 from igconv.models.super_resolver import SuperResolver
 from igconv.study import results
 from igconv.study.runs import Run, learning_rate
-from igconv.training.feed import Batch, make_feed
+from igconv.training import losses
+from igconv.training.feed import Batch, DeviceFeed, HostFeed, Sent, make_feed
+from igconv.training.halves import HalfWeights
 from igconv.training.identity import identity, is_finished
 from igconv.training.leases import leased_gpu
-from igconv.training.losses import frequency_l1, l1
 from igconv.training.meter import Meter
 from igconv.training.start import starting_model, training_patches
 from igconv.training.state import State, average
@@ -48,7 +49,7 @@ def train(
     devices: int = 1,
     wait: bool = False,
     nodes: int = 1,
-    graphs: bool = False,
+    graphs: bool | None = None,
     model: SuperResolver | None = None,
 ) -> Iterator[dict]:
     """Train a run and yield its records; the files of the run are complete when the iterator ends.
@@ -61,7 +62,7 @@ def train(
     Args:
         devices, nodes: processes per node and nodes; their product divides ``run.micro_batches``.
         wait: when another process trains this run, wait for it instead of raising.
-        graphs: launch each step as one CUDA graph (`igconv.training.graphs`); one GPU, no fp16.
+        graphs: launch each step as one CUDA graph (`igconv.training.graphs`); one GPU, no fp16. None: where possible.
         model: trained instead of the one the run describes, for an encoder of yours; ``run.encoder`` is then only its
             name. It stays as it is; ``igconv.load(<model.safetensors>, model)`` gives it the trained weights.
 
@@ -71,8 +72,8 @@ def train(
         the time), seconds (training time so far), peak_memory_mb (of the GPU, or of the process), psnr_y_db (of the
         EMA weights on small crops of the test images, mean over scales; only for looking, nothing is chosen by it).
 
-    The training's number of threads and random numbers are set while it computes; between two records, and when the
-    iterator ends, fails or is closed, the caller's are as they were.
+    The training's number of threads, random numbers and arithmetic (`igconv.models.arithmetic`) are set while it
+    computes; between two records, and when the iterator ends, fails or is closed, the caller's are as they were.
 
     Raises:
         InputError: unusable data, settings or checkpoint, or another process is training this run.
@@ -81,7 +82,7 @@ def train(
     records = _launched(run, accelerator, devices, wait, nodes, graphs, model)
     with closing(records):
         while True:
-            with _own_settings(run.threads):
+            with _own_settings(run.threads, run.precision):
                 record = next(records, None)
             if record is None:
                 return
@@ -89,14 +90,14 @@ def train(
 
 
 @contextmanager
-def _own_settings(threads: int) -> Iterator[None]:
-    """Threads (0: as many as before) and random numbers of a training; the caller's come back afterwards.
+def _own_settings(threads: int, precision: str) -> Iterator[None]:
+    """Threads (0: as many as before), random numbers and arithmetic of a training; the caller's come back afterwards.
 
     Never around a ``yield`` of records: what is set there would hold in the caller's code until the next record.
     """
     before = torch.get_num_threads()
     gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(gpus):
+    with torch.random.fork_rng(gpus), arithmetic.training_arithmetic(precision):
         try:
             if threads:
                 torch.set_num_threads(threads)
@@ -107,11 +108,15 @@ def _own_settings(threads: int) -> Iterator[None]:
 
 
 def _launched(
-    run: Run, accelerator: str, devices: int, wait: bool, nodes: int, graphs: bool, model: SuperResolver | None
+    run: Run, accelerator: str, devices: int, wait: bool, nodes: int, graphs: bool | None, model: SuperResolver | None
 ) -> Generator[dict, None, None]:
     """`train` on the devices that it gets."""
-    from lightning_fabric import Fabric  # here, because it takes seconds
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    try:  # here, because it takes seconds
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import LightningEnvironment
+    except ModuleNotFoundError:  # the same code in the package that has all of Lightning
+        from lightning.fabric import Fabric  # pyright: ignore[reportMissingImports]
+        from lightning.fabric.plugins.environments import LightningEnvironment  # pyright: ignore[reportMissingImports]
 
     with ExitStack() as lease:
         chosen: int | list[int] = devices
@@ -126,18 +131,21 @@ def _launched(
         yield from _checked(run, fabric, wait, graphs, model)
 
 
-def _checked(run: Run, fabric, wait: bool, graphs: bool, model: SuperResolver | None) -> Iterator[dict]:
+def _checked(run: Run, fabric, wait: bool, graphs: bool | None, model: SuperResolver | None) -> Iterator[dict]:
     if run.micro_batches % fabric.world_size:
         raise InputError(f"{fabric.world_size} devices cannot share {run.micro_batches} micro-batches evenly")
-    if graphs and (fabric.device.type != "cuda" or fabric.world_size > 1 or run.precision == "16-mixed"):
+    possible = fabric.device.type == "cuda" and fabric.world_size == 1 and run.precision != "16-mixed"
+    if graphs and not possible:
         raise InputError("graphs need one CUDA device and a precision other than 16-mixed")
     folder = results.run_folder(run.profile, run.name)
     with exclusive(folder / f".lock{fabric.global_rank}", wait=wait, who=f"run {run.name}"):
         try:
-            yield from _train(run, fabric, folder, graphs, model)
-        except torch.OutOfMemoryError as error:
+            yield from _train(run, fabric, folder, possible if graphs is None else graphs, model)
+        except (RuntimeError, MemoryError) as error:
+            if not (why := out_of_memory(error)):
+                raise
             raise TrainingError(
-                f"{run.name}: out of memory ({reason(error, 120)}); the last checkpoint is kept, lower "
+                f"{run.name}: out of memory ({reason(why, 120)}); the last checkpoint is kept, lower "
                 f"micro_batch_size ({run.micro_batch_size}) or lr_patch ({run.lr_patch}), or use more devices"
             ) from None
 
@@ -162,17 +170,17 @@ def _train(run: Run, fabric, folder: Path, graphs: bool, own: SuperResolver | No
     meter = Meter(fabric.device, state.step, state.records[-1]["seconds"] if state.records else 0.0)
     meter.go_on(state.meter)
     saved_at = time.monotonic()
-    optimise = _optimiser_step(run, fabric, state, meter, graphs)
     mine = range(fabric.global_rank, run.micro_batches, fabric.world_size)
     with closing(make_feed(patches, mine, fabric.device)) as feed:
+        optimise = _optimiser_step(run, fabric, state, meter, feed, graphs)
         for step in range(state.step, run.steps):
             rate = learning_rate(run, step)
             state.set_learning_rate(rate)
             meter.step.fill_(step + 1)
             torch.manual_seed(_step_seed(run.seed, step, fabric.global_rank))  # for stochastic depth
             with meter.waiting():
-                batch = feed.batch(step)
-            optimise(batch)
+                sent = feed.send(step)
+            optimise(sent)
             state.step = step + 1
 
             if state.step in measured_at:
@@ -198,26 +206,35 @@ def _train(run: Run, fabric, folder: Path, graphs: bool, own: SuperResolver | No
             meter.restart(state.step)  # validation, checkpoints and plots are not training time
 
     if fabric.is_global_zero:
-        _finish(run, fabric, folder, state)
+        _finish(run, fabric, folder, state, graphs)
 
 
-def _optimiser_step(run: Run, fabric, state: State, meter: Meter, graphs: bool) -> Callable[[Batch], None]:
-    """The function that makes one optimiser step of a batch."""
+def _optimiser_step(
+    run: Run, fabric, state: State, meter: Meter, feed: HostFeed | DeviceFeed, graphs: bool
+) -> Callable[[Sent], None]:
+    """The function that makes one optimiser step of what the feed has sent."""
     on_cpu = fabric.device.type == "cpu"
+    one_bf16_device = run.precision == "bf16-mixed" and fabric.world_size == 1  # DDP watches the weights themselves
+    halves = HalfWeights(state.raw.encoder) if one_bf16_device else None
 
-    def optimise(batch: Batch) -> None:
+    def optimise(sent: Sent) -> None:
         # Recorded in a CUDA graph: what changes from step to step is read from tensors, nothing waits for the device.
-        with fabric.autocast():  # on one device Fabric enters it for `forward` only, whatever is marked
-            images = state.model.multi_scale(batch.lr, batch.scales)
-        pixel, frequency = _losses(images, batch.hr, run.frequency_weight)
-        loss = pixel + run.frequency_weight * frequency
-        meter.watch(loss.detach())
-        if on_cpu:  # on a CPU the backward pass of grid_sample crashes at NaN
-            check_loss(run, meter)
-        fabric.backward(loss)
-        norm = fabric.clip_gradients(
-            state.model, state.optimizer, max_norm=run.clip_norm or math.inf, error_if_nonfinite=False
-        )
+        batch = feed.make(sent)
+        with halves.in_use() if halves else nullcontext():
+            with fabric.autocast():  # on one device Fabric enters it for `forward` only, whatever is marked
+                images = state.model.by_scale(batch.lr, batch.scales)
+            pixel, frequency = _losses(images, batch, run.frequency_weight)
+            loss = pixel + run.frequency_weight * frequency if run.frequency_weight else pixel
+            meter.watch(loss.detach())
+            if on_cpu:  # on a CPU the backward pass of grid_sample crashes at NaN
+                check_loss(run, meter)
+            fabric.backward(loss)
+        if run.clip_norm or run.precision == "16-mixed":  # whose gradients Fabric unscales here
+            norm = fabric.clip_gradients(
+                state.model, state.optimizer, max_norm=run.clip_norm or math.inf, error_if_nonfinite=False
+            )
+        else:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in state.raw.parameters() if p.grad is not None])
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         if run.ema:
@@ -293,16 +310,24 @@ def band_steps(run: Run) -> set[int]:
     return {0, run.steps} | early | set(range(run.validate_every, run.steps, run.validate_every))
 
 
-def _losses(images: list[Tensor], hr: Sequence[Tensor], frequency_weight: float) -> tuple[Tensor, Tensor]:
-    """Mean L1 and mean frequency L1 (0 when it has no weight) over the micro-batches."""
-    pairs = list(zip(images, hr, strict=True))
-    pixel = torch.stack([l1(sr, true) for sr, true in pairs]).mean()
-    if not frequency_weight:
-        return pixel, pixel.new_zeros(())
-    return pixel, torch.stack([frequency_l1(sr, true) for sr, true in pairs]).mean()
+def _losses(images: dict[int, Tensor], batch: Batch, frequency_weight: float) -> tuple[Tensor, Tensor]:
+    """Mean L1 and mean frequency L1 (0 when it has no weight) over the micro-batches.
+
+    A GPU takes those of a scale at once. A CPU would gain nothing, and sums them one by one, as it always has.
+    """
+    values: list[list[Tensor]] = []
+    for (scale, sr), hr in zip(images.items(), batch.hr, strict=True):
+        count = batch.scales.count(scale)
+        if sr.device.type == "cpu":
+            pairs = zip(sr.chunk(count), hr.chunk(count), strict=True)
+            values += [losses.both(*pair, frequency_weight > 0) for pair in pairs]
+        else:
+            values += count * [losses.both(sr, hr, frequency_weight > 0)]
+    means = [torch.stack(kind).mean() for kind in zip(*values, strict=True)]
+    return means[0], means[1] if frequency_weight else means[0].new_zeros(())
 
 
-def _finish(run: Run, fabric, folder: Path, state: State) -> None:
+def _finish(run: Run, fabric, folder: Path, state: State, graphs: bool) -> None:
     """Write the files of a finished run."""
     last = state.records[-1]
     facts = dict(
@@ -313,6 +338,8 @@ def _finish(run: Run, fabric, folder: Path, state: State) -> None:
         world_size=fabric.world_size,
         threads=torch.get_num_threads(),
         precision=run.precision,
+        graphs=graphs,
+        **arithmetic.facts(run.precision),
         training_seconds=round(last["seconds"], 1),
         images_seen=run.steps * run.batch,
         peak_memory_mb=last["peak_memory_mb"],

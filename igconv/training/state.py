@@ -49,11 +49,14 @@ class State:
             [p for p in model.parameters() if p.requires_grad],
             lr=torch.tensor(run.learning_rate, device=device) if rate_on_device else run.learning_rate,
             betas=run.betas,
-            fused=device.type in ("cpu", "cuda") or None,
+            # With fp16 Fabric unscales gradients before they are clipped, and a fused Adam would do it again.
+            fused=(device.type in ("cpu", "cuda") and run.precision != "16-mixed") or None,
             capturable=rate_on_device,
         )
         self.model, self.optimizer = fabric.setup(model, adam)
-        self.model.mark_forward_method("multi_scale")
+        self.model.mark_forward_method("by_scale")
+        # Behind DDP Fabric would round images to half precision first, on one device it does not; IGSample reads them.
+        fabric.strategy.precision.convert_input = lambda data: data
 
     @property
     def result(self) -> SuperResolver:

@@ -147,7 +147,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("profile", nargs="?", default="sample")
     parser.add_argument("--dry-run", action="store_true", help="list the runs with their budgets and stop")
     parser.add_argument("--jobs", type=int, default=0, help="CPU cores to use (default: all for sample, cpu; else 1)")
-    parser.add_argument("--graphs", action="store_true", help="train with one CUDA graph per step (one GPU per run)")
+    parser.add_argument("--no-graphs", action="store_true", help="train without CUDA graphs on a GPU, too")
+    parser.add_argument("--so-far", action="store_true", help="train nothing: tables and report of the finished runs")
     parser.add_argument("--slurm", action="store_true", help="send every step to SLURM (profiles/slurm/config.yaml)")
     parser.add_argument("--keep-going", action="store_true", help="go on with independent steps after a failure")
     options = parser.parse_args(words)
@@ -168,7 +169,8 @@ def main(words: list[str] | None = None) -> int:
         extra = again(options.profile)
         extra += ["--keep-going"] if options.keep_going else []
         extra += cluster_options(options.jobs) if options.slurm else []
-        extra += ["--config", f"profile={options.profile}", "graphs=True"] if options.graphs else []
+        config = ["no_graphs=True"] * options.no_graphs + ["so_far=True"] * options.so_far
+        extra += ["--config", f"profile={options.profile}", *config] if config else []
         on_cpu = options.profile in ("sample", "cpu", "smoke")
         return run(options.profile, options.jobs or (os.cpu_count() or 1 if on_cpu else 1), extra)
     except (InputError, OSError) as error:

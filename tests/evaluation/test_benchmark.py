@@ -1,6 +1,7 @@
 """Rows: the schema, values against metrics by hand, when they are reused."""
 
 import os
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from igconv.evaluation import benchmark, metrics
 from igconv.evaluation.benchmark import ROW, Protocol, evaluate_bicubic, evaluate_run, measure
 from igconv.evaluation.validation import validation_psnr
 from igconv.models import checkpoints, run_weights
-from igconv.models.inference import prepare
+from igconv.models.inference import prepare, upscale
 from igconv.models.run_weights import load_run
 from igconv.study import results
 
@@ -391,3 +392,37 @@ def test_bicubic_is_the_floor_of_the_benchmarks(photograph):
     sr = benchmark.bicubic(lr, 3)
     assert sr.shape == (1, 3, 24, 27)
     assert sr.dtype == torch.float32
+
+
+def test_a_gpu_does_not_wait_for_metrics(image_sets, monkeypatch):
+    """Read ahead and measured behind, in threads: the rows of a CPU, in their order."""
+    original, threads = benchmark.psnr_ssim_y, set()
+
+    def measured(*pair):
+        threads.add(threading.current_thread().name)
+        return original(*pair)
+
+    monkeypatch.setattr(benchmark, "psnr_ssim_y", measured)
+    expected = list(benchmark.measure(benchmark.bicubic, ["tiny_test"], (2, 3, 4), "cpu"))
+    monkeypatch.setattr(benchmark, "upscale", lambda model, lr, scale, device: upscale(model, lr, scale, "cpu"))
+    found = list(benchmark.measure(benchmark.bicubic, ["tiny_test"], (2, 3, 4), "cuda"))
+    assert [{**row, "seconds": 0} for row in found] == [{**row, "seconds": 0} for row in expected]
+    assert len(found) == 6
+    assert all(name.startswith("metrics") for name in threads)
+
+
+def test_errors_of_threads_name_their_image(image_sets, monkeypatch):
+    monkeypatch.setattr(benchmark, "upscale", lambda model, lr, scale, device: upscale(model, lr, scale, "cpu"))
+    with pytest.raises(InputError, match=r"^tiny_test/t0 at x2: images differ in size"):
+        list(benchmark.measure(lambda lr, scale: lr, ["tiny_test"], (2,), "cuda"))
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory")]
+)
+def test_a_memory_too_small_for_an_image_names_it(image_sets, error):
+    def full(lr, scale):
+        raise error
+
+    with pytest.raises(InputError, match=r"^tiny_test/t0 at x2: out of memory .*--tile"):
+        list(benchmark.measure(full, ["tiny_test"], (2,)))

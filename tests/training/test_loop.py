@@ -304,7 +304,7 @@ def test_out_of_memory_says_what_to_lower(tiny_run, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(HostFeed, "batch", full)
+    monkeypatch.setattr(HostFeed, "send", full)
     with pytest.raises(TrainingError, match=r"out of memory .*micro_batch_size \(1\) or lr_patch \(8\)"):
         next(train(tiny_run, accelerator="cpu"))
 

@@ -21,7 +21,8 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.res_scale * self.conv2(self.relu(self.conv1(x)))
+        residual = self.conv2(self.relu(self.conv1(x)))
+        return x + (residual if self.res_scale == 1 else self.res_scale * residual)
 
 
 class EDSR(nn.Module):

@@ -1,0 +1,90 @@
+"""What goes to a machine with a GPU and what comes back."""
+
+import importlib
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from igconv.errors import InputError
+from igconv.study import results
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def travel(monkeypatch, tiny_run):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    module = importlib.import_module("travel")
+    monkeypatch.setattr(module, "runs_of", lambda profile: {tiny_run.name: tiny_run})
+    return module
+
+
+@pytest.fixture
+def first_gpu(monkeypatch, tiny_run):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    module = importlib.import_module("first_gpu")
+    runs = {tiny_run.name: replace(tiny_run, checkpoint_every=2)}
+    monkeypatch.setattr(module, "runs_of", lambda profile: runs)
+    return module
+
+
+def test_there_and_back(travel, go, tiny_run, tmp_path, monkeypatch, first_gpu):
+    """Images and code go, no results; a finished run comes back in parts and is the same file."""
+    sizes = travel.pack(tmp_path / "a.tar", "smoke", None)
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        names = archive.getnames()
+    assert "igconv-gpu/igconv/training/loop.py" in names
+    assert "igconv-gpu/data/train/tiny/0.png" in names
+    assert not any(name.startswith("igconv-gpu/results/") for name in names)
+    assert sizes["archive"] == pytest.approx((tmp_path / "a.tar").stat().st_size / 2**20)
+
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "back" / "results"))
+    go(tiny_run)
+    weights = results.model_file(tiny_run.profile, tiny_run.name)
+    content = weights.read_bytes()
+    assert first_gpu.split(tmp_path / "back", 0.005)
+    weights.unlink()
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "here"))
+    assert travel.unpack(tmp_path / "back", tiny_run.profile) == [f"{tiny_run.name}: finished"]
+    assert results.model_file(tiny_run.profile, tiny_run.name).read_bytes() == content
+    assert go(tiny_run)[-1]["step"] == tiny_run.steps
+    assert travel.unpack(tmp_path / "back", tiny_run.profile) == [f"{tiny_run.name}: left out, finished here"]
+
+
+def test_other_settings_and_empty_folders_are_refused(travel, go, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "back" / "results"))
+    go(replace(tiny_run, learning_rate=3e-4))
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "here"))
+    assert travel.unpack(tmp_path / "back", tiny_run.profile) == [
+        f"{tiny_run.name}: left out, trained with other settings"
+    ]
+    assert not results.run_folder(tiny_run.profile, tiny_run.name).exists()
+    with pytest.raises(InputError, match="holds no runs"):
+        travel.unpack(tmp_path, tiny_run.profile)
+
+
+def test_runs_stop_in_time_and_go_on(first_gpu, tmp_path, monkeypatch):
+    """Out of time: the run ends behind a checkpoint; called again, it goes on and is finished."""
+    runs = first_gpu.block_a("smoke")
+    monkeypatch.setattr(first_gpu, "CHECKPOINT", 0.0)
+    assert first_gpu.train_runs(tmp_path, "smoke", "cpu", 0.0, runs) == []
+    folder = results.run_folder("smoke", runs[0].name)
+    assert (folder / "last.ckpt").is_file()
+    assert not (folder / "model.safetensors").is_file()
+    assert first_gpu.train_runs(tmp_path, "smoke", "cpu", 1e12, runs) == [runs[0].name]
+
+
+def test_block_a_is_planned(monkeypatch, tmp_path):
+    """14 runs and a million steps, with minutes from the estimate, then from what was measured."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    module = importlib.import_module("first_gpu")
+    table = module.plan(tmp_path, "benchmark")
+    assert len(table) == 14
+    assert table.steps.sum() == pytest.approx(1e6, rel=1e-3)
+    assert (table["rate"] == "estimated").all()
+    (tmp_path / "rates.csv").write_text("upsampler,graphs,steps_per_s\nigconv,True,100\nigconv,False,50\n")
+    table = module.plan(tmp_path, "benchmark").set_index("run")
+    assert table.loc["edsr_baseline-igconv-s0", "minutes"] == pytest.approx(100_000 / 100 / 60, abs=0.1)
+    assert (table["rate"] == "measured").all()
