@@ -280,7 +280,7 @@ import sys, time
 from igconv import cli, files
 def held(*_, **__):
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 WAITING = {
     "upscale": "from igconv.models import inference; inference.upscale = held",
@@ -299,12 +299,14 @@ WORDS = {
 def interrupted(code: str, *words, cwd) -> tuple[int, str]:
     """Status and stderr of a process that gets Ctrl-C when it has said that it is ready."""
     with subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, cwd=cwd, env=os.environ | {"PYTHONPATH": str(PROJECT)}) as process:  # fmt: skip
+                          text=True, cwd=cwd, env=os.environ | {"PYTHONPATH": str(PROJECT)},
+                          # Jobs in the background of a shell ignore SIGINT, and their children would, too.
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:  # fmt: skip
         for line in process.stdout:
             if "ready" in line or "waiting" in line:
                 break
         process.send_signal(signal.SIGINT)
-        return process.wait(timeout=60), process.stderr.read()
+        return process.wait(timeout=300), process.stderr.read()
 
 
 @pytest.mark.parametrize("command", WAITING)
