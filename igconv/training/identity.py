@@ -104,7 +104,9 @@ def is_finished(run: Run, own: nn.Module | None = None) -> bool:
     return True
 
 
-def outdated(run: Run) -> bool:
-    """Whether a result is here whose training images have changed, as far as is known without reading them."""
+def outdated(run: Run, known_only: bool = True) -> bool:
+    """Whether a result is here whose training images have changed; with ``known_only`` as far as is known without
+    reading them."""
     stored = stored_identity(run)
-    return stored is not None and "images" in changed(run, identity(run, known_only=True), {**stored, "start_hash": ""})
+    now = identity(run, known_only=known_only) if stored else {}
+    return bool(stored and changed(run, now, {"data_hash": stored.get("data_hash", "")}))

@@ -64,14 +64,9 @@ def again(profile: str) -> list[str]:
 
     Not a parameter of the rules: one more would make all results of before out of date.
     """
-    runs = runs_of(profile).values()
-    for names in dict.fromkeys(run.train_sets for run in runs if results.model_file(profile, run.name).is_file()):
-        try:
-            datasets.data_hash(names)  # which `outdated` then knows
-        except InputError:
-            continue
     root = results.root(profile)
-    files = [str(results.model_file(profile, run.name).relative_to(root)) for run in runs if outdated(run)]
+    runs = [run for run in runs_of(profile).values() if outdated(run, known_only=False)]
+    files = [str(results.model_file(profile, run.name).relative_to(root)) for run in runs]
     if files:
         print(f"training images have changed since: {len(files)} runs are made again", flush=True)
     return ["--forcerun", *files] if files else []
