@@ -107,7 +107,7 @@ def started(run):
 
     fabric = Fabric(accelerator="cuda", devices=1, precision=run.precision)
     fabric.launch()
-    state = State(run, fabric, starting_model(run), rate_on_device=True)
+    state = State(run, fabric, starting_model(run), {}, rate_on_device=True)
     state.raw.train()
     feed = make_feed(training_patches(run), range(run.micro_batches), fabric.device)
     return state, loop._optimiser_step(run, fabric, state, Meter(fabric.device, 0, 0.0), feed, False), feed

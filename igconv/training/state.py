@@ -47,12 +47,15 @@ class State:
         self.ema = copy.deepcopy(model).eval().requires_grad_(False).to(device)
         adam = torch.optim.Adam(
             [p for p in model.parameters() if p.requires_grad],
-            lr=torch.tensor(run.learning_rate, device=device) if rate_on_device else run.learning_rate,
+            lr=run.learning_rate,
             betas=run.betas,
             # With fp16 Fabric unscales gradients before they are clipped, and a fused Adam would do it again.
             fused=(device.type in ("cpu", "cuda") and run.precision != "16-mixed") or None,
             capturable=rate_on_device,
         )
+        if rate_on_device:
+            for group in adam.param_groups:
+                group["lr"] = torch.tensor(run.learning_rate, device=device)
         self.model, self.optimizer = fabric.setup(model, adam)
         self.model.mark_forward_method("by_scale")
         # Behind DDP Fabric would round images to half precision first, on one device it does not; IGSample reads them.

@@ -90,7 +90,7 @@ def test_behind_ddp_the_image_stays_float32(tiny_run, monkeypatch):
         SuperResolver, "by_scale", lambda self, lr, scales: seen.append(lr.dtype) or original(self, lr, scales)
     )
 
-    state = State(run, fabric, starting_model(run))
+    state = State(run, fabric, starting_model(run), {})
     assert isinstance(state.model._forward_module, Wrapped)
     state.model.by_scale(torch.rand(2, 3, 8, 8), (2, 3))
     assert seen == [torch.float32]
@@ -102,7 +102,7 @@ def test_fp16_is_clipped_by_fabric(tiny_run, precision, fused):
 
     from lightning_fabric.plugins.precision.amp import MixedPrecision
 
-    state = State(replace(tiny_run, precision=precision), fake_gpu.fabric("cpu"), nn.Conv2d(3, 3, 1))
+    state = State(replace(tiny_run, precision=precision), fake_gpu.fabric("cpu"), nn.Conv2d(3, 3, 1), {})
     assert bool(state.optimizer.param_groups[0]["fused"]) == fused
     if precision == "16-mixed":
         MixedPrecision("16-mixed", "cuda", scaler=torch.amp.GradScaler("cpu", enabled=False)).unscale_gradients(

@@ -37,7 +37,7 @@ def fake_batch(size: int, side: int) -> Batch:
 def fake_step(run, model, batch, half: bool):
     """`loop._optimiser_step` of a model on fake tensors."""
     fabric = fake_gpu.fabric(half=half)
-    state = State(run, fabric, fake_gpu.on_fake_gpu(model.train()), rate_on_device=True)
+    state = State(run, fabric, fake_gpu.on_fake_gpu(model.train()), {}, rate_on_device=True)
     meter = Meter(fabric.device, 0, 0.0)
     step = loop._optimiser_step(run, fabric, state, meter, SimpleNamespace(make=lambda sent: sent), graphs=False)
     return lambda: step(batch)
