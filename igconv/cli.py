@@ -214,8 +214,9 @@ def convert(
         raise InputError(f"{output} exists; choose another name or remove it")
     if device == "cpu":
         inference.keep_freed_memory()
-    model = convert_network(network, scales, images=images, crops=crops, seed=seed, target=target, tune=tune,
-                            device=device)  # fmt: skip
+    model = convert_network(
+        network, scales, images=images, crops=crops, seed=seed, target=target, tune=tune, device=device
+    )
     checkpoints.save(model, output, converted_from=Path(network).name, scales=sorted(scales))
     print(f"{output}: {output.stat().st_size / 1e6:.2f} MB, sha256 {files.sha256(output)}")
 
@@ -250,8 +251,14 @@ def main(words: list[str] | None = None) -> int:
     from igconv.study import results
 
     results.absolute_folders()
-    commands = {"train": train, "evaluate": evaluate, "export": export, "data": data, "upscale": upscale,
-                "convert": convert}  # fmt: skip
+    commands = {
+        "train": train,
+        "evaluate": evaluate,
+        "export": export,
+        "data": data,
+        "upscale": upscale,
+        "convert": convert,
+    }
     try:
         try:
             status = tyro.extras.subcommand_cli_from_dict(commands, prog="igconv", description=__doc__, args=words)

@@ -86,8 +86,9 @@ def cut_tests(images: dict[tuple[str, str], Tensor], scale: int, side: int = 0) 
     for (dataset, name), image in images.items():
         h, w = (min(n, side) if side else n for n in image.shape[-2:])
         top, left = (image.shape[-2] - h) // 2, (image.shape[-1] - w) // 2
-        found.append((dict(dataset=dataset, image=name),
-                      *benchmark_pair(image[:, top : top + h, left : left + w], scale)))  # fmt: skip
+        found.append(
+            (dict(dataset=dataset, image=name), *benchmark_pair(image[:, top : top + h, left : left + w], scale))
+        )
     return found
 
 
@@ -113,9 +114,15 @@ def psnr_of_heads(model, heads: dict, tests: list, scale: int, device="cpu") -> 
 
 
 def transfer(
-    family: str, models: dict[str, tuple], natives: dict[int, str], scenes: Tensor, images: dict, side: int,
-    test_side: int = 0, device="cpu",
-) -> pd.DataFrame:  # fmt: skip
+    family: str,
+    models: dict[str, tuple],
+    natives: dict[int, str],
+    scenes: Tensor,
+    images: dict,
+    side: int,
+    test_side: int = 0,
+    device="cpu",
+) -> pd.DataFrame:
     """Every encoder, frozen, with an SPConv fitted for every scale: `ROWS`, one per encoder, head and test image.
 
     Args:

@@ -63,9 +63,16 @@ class Conversion:
 
 
 def convert(
-    network, scales: Sequence[int] = (2, 3, 4), *, images: Sequence[str] = BUNDLED, crops: int = 512, seed: int = 0,
-    target: str = "hr", tune: int = 0, device="cpu",
-) -> SuperResolver:  # fmt: skip
+    network,
+    scales: Sequence[int] = (2, 3, 4),
+    *,
+    images: Sequence[str] = BUNDLED,
+    crops: int = 512,
+    seed: int = 0,
+    target: str = "hr",
+    tune: int = 0,
+    device="cpu",
+) -> SuperResolver:
     """Make a network of one scale a network of several, without training: its encoder stays, its head is replaced.
 
     >>> model = igconv.convert("my_x4.pth", scales=(2, 3, 4))
@@ -114,10 +121,21 @@ def table_text(table: pd.DataFrame, source: Source) -> str:
 
 
 def conversion(
-    source: Source, scales: Sequence[int] = (2, 3, 4), *, images: Sequence[str] = BUNDLED, crops: int = 512,
-    seed: int = 0, target: str = "hr", device="cpu", side: int = SIDE, ridge: float | None = None,
-    held_out: Sequence[str] | None = None, keep_own: bool = True, hidden_dim: int = 256, num_layers: int = 4,
-) -> Conversion:  # fmt: skip
+    source: Source,
+    scales: Sequence[int] = (2, 3, 4),
+    *,
+    images: Sequence[str] = BUNDLED,
+    crops: int = 512,
+    seed: int = 0,
+    target: str = "hr",
+    device="cpu",
+    side: int = SIDE,
+    ridge: float | None = None,
+    held_out: Sequence[str] | None = None,
+    keep_own: bool = True,
+    hidden_dim: int = 256,
+    num_layers: int = 4,
+) -> Conversion:
     """`convert` with what it measured.
 
     Args:
@@ -129,8 +147,15 @@ def conversion(
         hidden_dim, num_layers: of the hyper-network.
     """
     scales = _checked(scales, crops, target, images)
-    model = source.build("igconv", scales, max_scale=max(4, *scales), bias="subpixel", basis=True,
-                         hidden_dim=hidden_dim, num_layers=num_layers)  # fmt: skip
+    model = source.build(
+        "igconv",
+        scales,
+        max_scale=max(4, *scales),
+        bias="subpixel",
+        basis=True,
+        hidden_dim=hidden_dim,
+        num_layers=num_layers,
+    )
     fitting, testing = _pictures(images, held_out)
     inference.prepare(model, device)
     channels = model.upsampler.basis.shape[0]
@@ -141,8 +166,12 @@ def conversion(
     raw = {}
     for scale in scales:
         patches = PatchSource(fitting, (scale,), side, sums.BATCH, seed, "matlab")
-        raw[scale] = sums.gather(_encoder(model, device), _batches(patches, source, scale, target, model, device),
-                                 math.ceil(crops / sums.BATCH), scale)  # fmt: skip
+        raw[scale] = sums.gather(
+            _encoder(model, device),
+            _batches(patches, source, scale, target, model, device),
+            math.ceil(crops / sums.BATCH),
+            scale,
+        )
     basis = sums.whitening(sums.channel_covariance(raw))
     white = {scale: normal.in_basis(basis) for scale, normal in raw.items()}
     weight = ridge if ridge is not None else RIDGE if len(scales) <= 3 else RIDGE_MANY
@@ -197,8 +226,9 @@ def _pictures(images: Sequence[str], held_out: Sequence[str] | None) -> tuple[li
     """Pixels (H, W, 3) to fit on, and others to measure on."""
     names = [str(name) for name in images]
     sets = [cache.decoded(name) for name in names]
-    leaks.refuse_leaks(names, {stem: digest for one in sets
-                               for stem, digest in zip(one.names, one.pixels_sha256, strict=True)})  # fmt: skip
+    leaks.refuse_leaks(
+        names, {stem: digest for one in sets for stem, digest in zip(one.names, one.pixels_sha256, strict=True)}
+    )
     pictures = [image for one in sets for image in one.images]
     if held_out is None and tuple(names) == BUNDLED:
         held_out = BUNDLED_TEST

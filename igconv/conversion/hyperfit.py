@@ -101,9 +101,13 @@ def cholesky_solve(matrices: Tensor, right: Tensor) -> Tensor:
 
 
 def levenberg_marquardt(
-    entries: Entries, targets: Tensor, weights: Tensor, iterations: int = ITERATIONS, enough: float = 1e-5,
+    entries: Entries,
+    targets: Tensor,
+    weights: Tensor,
+    iterations: int = ITERATIONS,
+    enough: float = 1e-5,
     damping: float = 1e-2,
-) -> Iterator[float]:  # fmt: skip
+) -> Iterator[float]:
     """Move the latents of every entry towards its targets; yields the relative error before each iteration and after.
 
     Each entry: step = J' (J J' + damping d)^-1 residual, d the mean diagonal of J J'. An entry that got better has its
@@ -165,9 +169,14 @@ class Metric:
 
 
 def refine(
-    entries: Entries, targets: Tensor, metric: Metric, iterations: int = REFINEMENTS, inner: int = 40,
-    damping: float = 1e-2, enough: float = 0.01,
-) -> Iterator[float]:  # fmt: skip
+    entries: Entries,
+    targets: Tensor,
+    metric: Metric,
+    iterations: int = REFINEMENTS,
+    inner: int = 40,
+    damping: float = 1e-2,
+    enough: float = 0.01,
+) -> Iterator[float]:
     """Move all latents towards the least squared error in a metric; yields it before each iteration and after.
 
     A Gauss-Newton step solves (J' A J + damping D) step = -J' A E by conjugate gradients, preconditioned by what it
@@ -222,9 +231,12 @@ def refine(
 
 
 def conjugate_gradients(
-    product: Callable[[Tensor], Tensor], preconditioned: Callable[[Tensor], Tensor], right: Tensor, iterations: int,
+    product: Callable[[Tensor], Tensor],
+    preconditioned: Callable[[Tensor], Tensor],
+    right: Tensor,
+    iterations: int,
     enough: float = 1e-3,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """x with product(x) = right, as far as ``iterations`` or a residual of the share ``enough`` (squared) lead."""
     x, residual = torch.zeros_like(right), right
     z = direction = preconditioned(residual)
@@ -257,9 +269,13 @@ def start(upsampler: IGConv, seed: int, spread: float = 0.5) -> None:
 
 
 def fit(
-    upsampler: IGConv, kernels: dict[int, Tensor], equations: dict[int, Normal], own: int | None, ridge: float,
+    upsampler: IGConv,
+    kernels: dict[int, Tensor],
+    equations: dict[int, Normal],
+    own: int | None,
+    ridge: float,
     seed: int,
-) -> list[float]:  # fmt: skip
+) -> list[float]:
     """Fit an IGConv with a basis and sub-pixel constants to the SPConvs of several scales.
 
     Args:

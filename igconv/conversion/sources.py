@@ -65,16 +65,19 @@ def _opened(network) -> Source:
             return _of_file(path)
         if str(network) in published.runnable():
             return _of_ours(published.load(str(network)), str(network))
-        raise InputError(f"no file at {network}, and no published model of that name that can be run here; those are "
-                         f"{', '.join(published.runnable())}")  # fmt: skip
+        raise InputError(
+            f"no file at {network}, and no published model of that name that can be run here; those are "
+            f"{', '.join(published.runnable())}"
+        )
     return _of_foreign(network, type(getattr(network, "model", network)).__name__)
 
 
 def _of_ours(model: SuperResolver, name: str) -> Source:
     heads = getattr(model.upsampler, "heads", {})
     if not isinstance(model.upsampler, SPConv | SPConvPlus) or len(heads) != 1:
-        raise InputError(f"{name} already is multi-scale ({type(model.upsampler).__name__}); "
-                         "give a network of one scale")  # fmt: skip
+        raise InputError(
+            f"{name} already is multi-scale ({type(model.upsampler).__name__}); give a network of one scale"
+        )
     model = copy.deepcopy(model).float().eval().requires_grad_(False)
     ((scale, head),) = ((int(key), value) for key, value in heads.items())
     is_spconv = isinstance(model.upsampler, SPConv)
@@ -82,10 +85,14 @@ def _of_ours(model: SuperResolver, name: str) -> Source:
     options = {k: v for k, v in (config or {}).items() if k not in ("encoder", "upsampler", "scales", "width")}
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("upsampler.")}
     return Source(
-        name, config["encoder"] if config else model.encoder, scale,
+        name,
+        config["encoder"] if config else model.encoder,
+        scale,
         (head[0].weight.detach(), head[0].bias.detach()) if is_spconv else None,
-        lambda lr: model(lr, scale), options, state,
-    )  # fmt: skip
+        lambda lr: model(lr, scale),
+        options,
+        state,
+    )
 
 
 def _of_foreign(network, name: str) -> Source:
@@ -133,8 +140,14 @@ def _smfanet(state: Mapping[str, Tensor], name: str) -> SuperResolver | None:
     growth = state["feats.0.pcfn.conv_0.weight"].shape[0] / channels
     model = build_model("smfanet", "spconv", scales=(scale,), channels=channels, blocks=blocks, ffn_scale=growth)
     ours = f"upsampler.heads.{scale}.0."
-    load_strict(model, {ours + k.removeprefix("to_img.0.") if k.startswith("to_img.0.") else f"encoder.{k}": v
-                        for k, v in state.items()}, name)  # fmt: skip
+    load_strict(
+        model,
+        {
+            ours + k.removeprefix("to_img.0.") if k.startswith("to_img.0.") else f"encoder.{k}": v
+            for k, v in state.items()
+        },
+        name,
+    )
     return model
 
 
@@ -150,13 +163,22 @@ def _edsr(state: Mapping[str, Tensor], name: str) -> SuperResolver | None:
     renamed = {"upsample.": heads, "conv_last.": f"{heads}{last}."}
 
     def ours(key: str) -> str:
-        return next((new + key.removeprefix(old) for old, new in renamed.items() if key.startswith(old)),
-                    f"encoder.{key}")  # fmt: skip
+        return next(
+            (new + key.removeprefix(old) for old, new in renamed.items() if key.startswith(old)), f"encoder.{key}"
+        )
 
     tried = []
     for span in RANGES:
-        model = build_model("edsr", "spconv+" if plus else "spconv", scales=(scale,), channels=channels, blocks=blocks,
-                            res_scale=0.1 if channels >= 256 else 1.0, img_range=span, mean=DIV2K_MEAN)  # fmt: skip
+        model = build_model(
+            "edsr",
+            "spconv+" if plus else "spconv",
+            scales=(scale,),
+            channels=channels,
+            blocks=blocks,
+            res_scale=0.1 if channels >= 256 else 1.0,
+            img_range=span,
+            mean=DIV2K_MEAN,
+        )
         load_strict(model, {ours(k): v for k, v in state.items() if not k.startswith("mean")}, name)
         tried.append((_off_brightness(model.eval(), scale), span, model))
     return min(tried, key=lambda one: one[:2])[-1]

@@ -37,8 +37,11 @@ class Normal:
     def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
         """(p, p) of x, (p, q) of x and y, and the variances (q) of y."""
         x, y = self.x / self.count, self.y / self.count
-        return (self.xx / self.count - torch.outer(x, x), self.xy / self.count - torch.outer(x, y),
-                self.yy / self.count - y.square())  # fmt: skip
+        return (
+            self.xx / self.count - torch.outer(x, x),
+            self.xy / self.count - torch.outer(x, y),
+            self.yy / self.count - y.square(),
+        )
 
     def moments(self) -> Tensor:
         """Means of the products of (x, 1): (p + 1, p + 1), the metric in which errors of a fit are squared errors."""

@@ -17,8 +17,9 @@ PROFILE = "conversion"  # folder of the files of these trainings, below the resu
 LEARNING_RATE = 2e-5
 
 
-def tuning_run(model: SuperResolver, name: str, images: Sequence[str], scales: Sequence[int], steps: int, seed: int = 0,
-               **changes) -> Run:  # fmt: skip
+def tuning_run(
+    model: SuperResolver, name: str, images: Sequence[str], scales: Sequence[int], steps: int, seed: int = 0, **changes
+) -> Run:
     """The training of a converted model: 8 patches of 48 px per step, L1 and 0.05 of the frequency loss.
 
     The name holds a digest of the weights it starts from, so that the same conversion goes on where it was interrupted
@@ -28,13 +29,27 @@ def tuning_run(model: SuperResolver, name: str, images: Sequence[str], scales: S
     for key, value in model.state_dict().items():
         digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     settings = dict(
-        variant=f"converted_{digest.hexdigest()[:8]}", steps=positive_integer(steps, "tune"), micro_batch_size=2,
-        learning_rate=LEARNING_RATE, ema=0.0, frequency_weight=0.05, degradation="matlab",
-        record_every=min(50, steps), validate_every=0, checkpoint_every=min(50, steps),
-    )  # fmt: skip
+        variant=f"converted_{digest.hexdigest()[:8]}",
+        steps=positive_integer(steps, "tune"),
+        micro_batch_size=2,
+        learning_rate=LEARNING_RATE,
+        ema=0.0,
+        frequency_weight=0.05,
+        degradation="matlab",
+        record_every=min(50, steps),
+        validate_every=0,
+        checkpoint_every=min(50, steps),
+    )
     encoder = re.sub(r"[^\w.+]", "_", name.rpartition("/")[2])
-    return Run(PROFILE, encoder, "igconv", scales=tuple(scales), seed=seed, train_sets=tuple(map(str, images)),
-               **settings | changes)  # fmt: skip
+    return Run(
+        PROFILE,
+        encoder,
+        "igconv",
+        scales=tuple(scales),
+        seed=seed,
+        train_sets=tuple(map(str, images)),
+        **settings | changes,
+    )
 
 
 def tuned(model: SuperResolver, run: Run, device="cpu") -> SuperResolver:

@@ -116,9 +116,11 @@ def picture_of(image) -> Picture:
             raise InputError(f"cannot read the Pillow image: damaged ({reason(error)})") from None
     pixels = np.asarray(image)
     if (
-        pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3) or 0 in pixels.shape
+        pixels.dtype not in (np.uint8, np.uint16)
+        or pixels.ndim not in (2, 3)
+        or 0 in pixels.shape
         or pixels.shape[2:] not in ((), (1,), (2,), (3,), (4,))
-    ):  # fmt: skip
+    ):
         raise InputError(
             "expected pixels (H, W) or (H, W, C) with 1 to 4 channels (grey or RGB, then alpha) of uint8 or uint16, "
             f"got {pixels.shape} of {pixels.dtype}"
@@ -281,8 +283,9 @@ def _srgb(image, profile: bytes | None):
         from PIL import ImageCms
 
         try:
-            return ImageCms.profileToProfile(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-                                             ImageCms.createProfile("sRGB"), outputMode="RGB")  # fmt: skip
+            return ImageCms.profileToProfile(
+                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
         except (ImageCms.PyCMSError, OSError):
             pass
     return image.convert("RGB")
@@ -298,9 +301,15 @@ def _orientation(image) -> int:
 
 def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """(H, W, C) pixels upright."""
-    turned = {2: lambda p: p[:, ::-1], 3: lambda p: p[::-1, ::-1], 4: lambda p: p[::-1],
-              5: lambda p: np.swapaxes(p, 0, 1), 6: lambda p: np.rot90(p, -1),
-              7: lambda p: np.rot90(np.swapaxes(p, 0, 1), 2), 8: lambda p: np.rot90(p)}  # fmt: skip
+    turned = {
+        2: lambda p: p[:, ::-1],
+        3: lambda p: p[::-1, ::-1],
+        4: lambda p: p[::-1],
+        5: lambda p: np.swapaxes(p, 0, 1),
+        6: lambda p: np.rot90(p, -1),
+        7: lambda p: np.rot90(np.swapaxes(p, 0, 1), 2),
+        8: lambda p: np.rot90(p),
+    }
     return np.ascontiguousarray(turned.get(orientation, lambda p: p)(pixels))
 
 

@@ -151,7 +151,13 @@ def _tiff_16(picture: Picture) -> bytes:
 
     encoded, channels = io.BytesIO(), picture.pixels.shape[2]
     pixels = picture.pixels if channels > 1 else picture.pixels[..., 0]
-    tifffile.imwrite(encoded, pixels, photometric="rgb" if channels > 2 else "minisblack", compression="zlib",
-                     extrasamples=["unassalpha"] if channels == 4 else None, iccprofile=picture.profile,
-                     metadata=None)  # fmt: skip
+    tifffile.imwrite(
+        encoded,
+        pixels,
+        photometric="rgb" if channels > 2 else "minisblack",
+        compression="zlib",
+        extrasamples=["unassalpha"] if channels == 4 else None,
+        iccprofile=picture.profile,
+        metadata=None,
+    )
     return encoded.getvalue()

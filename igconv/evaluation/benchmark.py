@@ -125,8 +125,10 @@ def stored_lr(hr_path: Path, scale: int) -> Tensor:
     if len(found) > 1 or len(twins) > 1:
         found = [path for path in found if path.suffix == hr_path.suffix]
     if not found:
-        raise InputError(f"{folder / name}.* does not say which of {' and '.join(sorted(p.name for p in twins))} it is "
-                         f"of; give it the suffix {hr_path.suffix}")  # fmt: skip
+        raise InputError(
+            f"{folder / name}.* does not say which of {' and '.join(sorted(p.name for p in twins))} it is "
+            f"of; give it the suffix {hr_path.suffix}"
+        )
     return read_image(found[0], grey_as_rgb=True)
 
 

@@ -23,10 +23,14 @@ def save(
 
     config = getattr(model, "config", None)
     if config is None and rebuildable:
-        raise InputError("only models that build_model made from an encoder's name can be rebuilt; "
-                         "save(..., rebuildable=False) stores the weights alone")  # fmt: skip
-    state = {k: v.detach().to("cpu", dtype if v.is_floating_point() else v.dtype).contiguous()
-             for k, v in model.state_dict().items()}  # fmt: skip
+        raise InputError(
+            "only models that build_model made from an encoder's name can be rebuilt; "
+            "save(..., rebuildable=False) stores the weights alone"
+        )
+    state = {
+        k: v.detach().to("cpu", dtype if v.is_floating_point() else v.dtype).contiguous()
+        for k, v in model.state_dict().items()
+    }
     write(path, serialise(state, metadata={"igconv": json.dumps({"config": config, "meta": meta})}))
 
 

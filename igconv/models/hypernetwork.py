@@ -128,8 +128,13 @@ class HyperNetwork(nn.Module):
     ):
         super().__init__()
         choose(initialisation, INITIALISATIONS, "initialisation")
-        for value, name in ((in_channels, "in_channels"), (kernel_size, "kernel_size"), (hidden_dim, "hidden_dim"),
-                            (num_layers, "num_layers"), (max_scale, "max_scale")):  # fmt: skip
+        for value, name in (
+            (in_channels, "in_channels"),
+            (kernel_size, "kernel_size"),
+            (hidden_dim, "hidden_dim"),
+            (num_layers, "num_layers"),
+            (max_scale, "max_scale"),
+        ):
             positive_integer(value, name)
         if kernel_size % 2 == 0 or hidden_dim % 2:
             raise InputError(f"kernel_size must be odd and hidden_dim even, got {kernel_size} and {hidden_dim}")

@@ -107,11 +107,15 @@ def _check_zip(path: Path) -> None:
         raise InputError(f"cannot read {path}: truncated or not a checkpoint") from None
     inside = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
-        raise InputError(f"cannot read {path}: it is a TorchScript archive (code and weights in one); "
-                         "save the state_dict() of torch.jit.load(...) instead")  # fmt: skip
+        raise InputError(
+            f"cannot read {path}: it is a TorchScript archive (code and weights in one); "
+            "save the state_dict() of torch.jit.load(...) instead"
+        )
     if "data.pkl" not in inside:
-        raise InputError(f"cannot read {path}: it is a zip archive of other files ({', '.join(names[:2]) or 'none'}), "
-                         "not weights; unpack it")  # fmt: skip
+        raise InputError(
+            f"cannot read {path}: it is a zip archive of other files ({', '.join(names[:2]) or 'none'}), "
+            "not weights; unpack it"
+        )
 
 
 def read_pickle(path: str | Path) -> dict:
@@ -147,8 +151,9 @@ def _not_only_weights(path: str | Path) -> str:
     except Exception:  # the old format, or no pickle at all
         wanted = []
     if any(name.startswith("torch.nn.modules.") for name in wanted):
-        return ("it holds a whole pickled module, which is code, not only weights; "
-                "save its state_dict() where its class is")  # fmt: skip
+        return (
+            "it holds a whole pickled module, which is code, not only weights; save its state_dict() where its class is"
+        )
     with open(path, "rb") as file:
         if file.read(2) not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
             return "not a checkpoint"
@@ -169,8 +174,10 @@ def open_safetensors(path: str | Path):
 def _unwrapped(content: Mapping, what: str) -> dict[str, Tensor]:
     """The innermost dictionary of tensors, without plain values beside them."""
     if {"config_hash", "optimizer", "bands"} <= content.keys():
-        raise InputError(f"{what} is the checkpoint of a training, from which `igconv train` goes on; "
-                         "its weights are in model.safetensors when it is finished")  # fmt: skip
+        raise InputError(
+            f"{what} is the checkpoint of a training, from which `igconv train` goes on; "
+            "its weights are in model.safetensors when it is finished"
+        )
     for name in WRAPPERS:
         if _holds_tensors(content.get(name)):
             return _unwrapped(content[name], what)

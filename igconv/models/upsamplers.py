@@ -66,10 +66,12 @@ class SPConv(_FixedHeads):
     """
 
     def __init__(self, channels: int, scales):
-        super().__init__({
-            s: nn.Sequential(nn.Conv2d(channels, 3 * s**2, 3, padding=1), nn.PixelShuffle(s))
-            for s in positive_integers(scales, "scales")
-        })  # fmt: skip
+        super().__init__(
+            {
+                s: nn.Sequential(nn.Conv2d(channels, 3 * s**2, 3, padding=1), nn.PixelShuffle(s))
+                for s in positive_integers(scales, "scales")
+            }
+        )
 
 
 class SPConvPlus(_FixedHeads):
@@ -108,12 +110,30 @@ class IGConv(nn.Module):
     Without a bias, frozen features that hold no constant cannot make an image of the right brightness.
     """
 
-    def __init__(self, channels, kernel_size=3, hidden_dim=256, num_layers=4, dihedral=False, max_scale=4,
-                 initialisation="authors", bias="none", basis=False):  # fmt: skip
+    def __init__(
+        self,
+        channels,
+        kernel_size=3,
+        hidden_dim=256,
+        num_layers=4,
+        dihedral=False,
+        max_scale=4,
+        initialisation="authors",
+        bias="none",
+        basis=False,
+    ):
         super().__init__()
         choose(bias, BIASES, "bias of IGConv")
-        self.hyper = HyperNetwork(channels, 3, kernel_size, hidden_dim, num_layers, dihedral=dihedral,
-                                  max_scale=max_scale, initialisation=initialisation)  # fmt: skip
+        self.hyper = HyperNetwork(
+            channels,
+            3,
+            kernel_size,
+            hidden_dim,
+            num_layers,
+            dihedral=dihedral,
+            max_scale=max_scale,
+            initialisation=initialisation,
+        )
         self.basis = nn.Parameter(torch.eye(channels)) if basis else None
         self.bias = nn.Parameter(torch.zeros(3)) if bias != "none" else None
         if bias == "subpixel":
@@ -167,8 +187,17 @@ class IGSample(nn.Module):
 
     def __init__(self, channels, kernel_size=3, hidden_dim=128, num_layers=2, dihedral=True, max_scale=4):
         super().__init__()
-        self.hyper = HyperNetwork(channels, 12, kernel_size, hidden_dim, num_layers, groups=2, output_bias=False,
-                                  dihedral=dihedral, max_scale=max_scale)  # fmt: skip
+        self.hyper = HyperNetwork(
+            channels,
+            12,
+            kernel_size,
+            hidden_dim,
+            num_layers,
+            groups=2,
+            output_bias=False,
+            dihedral=dihedral,
+            max_scale=max_scale,
+        )
         with torch.no_grad():
             for parameter in self.hyper.query_kernel.parameters():
                 nn.init.trunc_normal_(parameter, std=0.01)

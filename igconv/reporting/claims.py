@@ -29,8 +29,10 @@ from igconv.study.run import Run
 
 def psnr(difference: pd.DataFrame) -> list[dict]:
     """One model for all scales against the fixed-scale model of each: `igconv.reporting.tables.fixed_vs_multi`."""
-    statements = {"IGConv": ("PSNR equal to the fixed-scale model's", -NOISE_DB),
-                  "IGConv+": ("PSNR better than the fixed-scale model's", 0.0)}  # fmt: skip
+    statements = {
+        "IGConv": ("PSNR equal to the fixed-scale model's", -NOISE_DB),
+        "IGConv+": ("PSNR better than the fixed-scale model's", 0.0),
+    }
     if len(difference):
         difference = over_all_sets(difference[difference.model.isin(statements)])
     if difference.empty:
@@ -43,10 +45,20 @@ def psnr(difference: pd.DataFrame) -> list[dict]:
             # "Equal" is a band around zero: the noise is in its target already.
             seeds = 2 if model == "IGConv" else row.seeds
             measure = f"PSNR-Y minus that of {row.baseline}; {row.images} images, {seed_count(row.seeds)}"
-            lines.append(line(
-                f"{model}: {claim}", f"{encoder}, {row.budget}", "dB", measure, f"x{row.scale}", row.difference_db,
-                row.low_db, row.high_db, target, above(row.difference_db, row.low_db, row.high_db, target, seeds),
-            ))  # fmt: skip
+            lines.append(
+                line(
+                    f"{model}: {claim}",
+                    f"{encoder}, {row.budget}",
+                    "dB",
+                    measure,
+                    f"x{row.scale}",
+                    row.difference_db,
+                    row.low_db,
+                    row.high_db,
+                    target,
+                    above(row.difference_db, row.low_db, row.high_db, target, seeds),
+                )
+            )
     return _collapsed(lines)
 
 
@@ -56,11 +68,20 @@ def ingredients(effects: pd.DataFrame) -> list[dict]:
         return [line(f"{ingredient.label} helps", "", "dB", "needs own runs") for ingredient in INGREDIENTS]
     lines = []
     for row in over_all_sets(ablation(effects)).itertuples():
-        lines.append(line(
-            f"{row.ingredient} helps", f"{row.encoder}, {row.within} with it minus without", "dB",
-            f"PSNR-Y gained by it; {row.images} images, {seed_count(row.seeds)}", f"x{row.scale}", row.difference_db,
-            row.low_db, row.high_db, 0.0, above(row.difference_db, row.low_db, row.high_db, 0.0, row.seeds),
-        ))  # fmt: skip
+        lines.append(
+            line(
+                f"{row.ingredient} helps",
+                f"{row.encoder}, {row.within} with it minus without",
+                "dB",
+                f"PSNR-Y gained by it; {row.images} images, {seed_count(row.seeds)}",
+                f"x{row.scale}",
+                row.difference_db,
+                row.low_db,
+                row.high_db,
+                0.0,
+                above(row.difference_db, row.low_db, row.high_db, 0.0, row.seeds),
+            )
+        )
     return _collapsed(lines)
 
 
@@ -81,8 +102,12 @@ def _collapsed(lines: list[dict]) -> list[dict]:
 
 def training(budget: pd.DataFrame, runs: dict[str, Run]) -> list[dict]:
     """A third of the training budget and of storage, own runs: `igconv.analysis.budget.budget_summary`."""
-    lines, columns = [], dict(images="training images", training_seconds="training time",
-                              stored_parameters="stored parameters, own runs")  # fmt: skip
+    lines, columns = (
+        [],
+        dict(
+            images="training images", training_seconds="training time", stored_parameters="stored parameters, own runs"
+        ),
+    )
     main = of_main(budget, runs.values()) if len(budget) else pd.DataFrame(columns=["encoder", "upsampler", *columns])
     for encoder, group in main.groupby("encoder", sort=False):
         means = group.groupby("upsampler")[list(columns)].mean()
@@ -90,9 +115,18 @@ def training(budget: pd.DataFrame, runs: dict[str, Run]) -> list[dict]:
             if {"spconv", model} <= set(means.index):
                 for column, what in columns.items():
                     ratio = means.loc[model, column] / means.loc["spconv", column]
-                    lines.append(line(f"{run_label(model)}: a third of the {what}", encoder, "ratio",
-                                       "one model over three SPConv models, equal steps per model", "x2, x3, x4", ratio,
-                                       target=1 / 3, verdict=at_most(ratio, 1 / 3)))  # fmt: skip
+                    lines.append(
+                        line(
+                            f"{run_label(model)}: a third of the {what}",
+                            encoder,
+                            "ratio",
+                            "one model over three SPConv models, equal steps per model",
+                            "x2, x3, x4",
+                            ratio,
+                            target=1 / 3,
+                            verdict=at_most(ratio, 1 / 3),
+                        )
+                    )
     return lines or [line(f"a third of the {what}", "", "ratio", "needs own runs") for what in columns.values()]
 
 
@@ -105,12 +139,21 @@ def stored(parameters: pd.DataFrame) -> list[dict]:
         beyond = part[part.ratio > (1 + TOLERANCE) / 3]
         but = ", beyond a third: " + ", ".join(f"{r.paper_encoder} {r.ratio:.2f}" for r in beyond.itertuples())
         count = f"{len(part)} encoder{'s' * (len(part) > 1)} of the paper's tables"
-        lines.append(line(
-            f"{model}: a third of the stored parameters", count, "ratio",
-            "one model as trained over the paper's three fixed-scale models, from the architectures; median and range"
-            + (but if len(beyond) else ""),
-            "x2, x3, x4", part.ratio.median(), part.ratio.min(), part.ratio.max(), 1 / 3, verdict,
-        ))  # fmt: skip
+        lines.append(
+            line(
+                f"{model}: a third of the stored parameters",
+                count,
+                "ratio",
+                "one model as trained over the paper's three fixed-scale models, from the architectures; median "
+                "and range" + (but if len(beyond) else ""),
+                "x2, x3, x4",
+                part.ratio.median(),
+                part.ratio.min(),
+                part.ratio.max(),
+                1 / 3,
+                verdict,
+            )
+        )
     return lines or [line("a third of the stored parameters", "encoders of the paper's tables", "ratio", "")]
 
 
@@ -144,9 +187,18 @@ def costs(upsamplers: pd.DataFrame, paper: pd.DataFrame) -> list[dict]:
         ratio = ratios[(ratios - 1).abs().idxmax()]
         verdict = "reproduced" if abs(ratio - 1) <= FIGURE_TOLERANCE else "differs"
         measure = "ours over the paper's, farthest of four: " + ", ".join(f"{n} {r:.3f}" for n, r in ratios.items())
-        lines.append(line(claim, "upsampler alone", "ratio", measure if at_size else "needs the paper's size", scale,
-                           **dict(value=ratio, low=ratios.min(), high=ratios.max(), target=1.0, verdict=verdict)
-                           if at_size else {}))  # fmt: skip
+        lines.append(
+            line(
+                claim,
+                "upsampler alone",
+                "ratio",
+                measure if at_size else "needs the paper's size",
+                scale,
+                **dict(value=ratio, low=ratios.min(), high=ratios.max(), target=1.0, verdict=verdict)
+                if at_size
+                else {},
+            )
+        )
     return lines
 
 

@@ -37,13 +37,22 @@ def similarity(cka: pd.DataFrame) -> list[dict]:
         else:
             verdict = "differs" if high < shuffled.cka.mean() else "undecided"
         pairs = part.groupby(["model_a", "model_b"]).ngroups
-        lines.append(line(
-            claim, f"{family}, {setting}", "CKA",
-            f"mean over {part.index_a.nunique()} stages and {pairs} pairs ({part.cka.min():.2f} to "
-            f"{part.cka.max():.2f}), {part.examples.iloc[0]} crops; untrained {untrained.cka.mean():.2f}, shuffled "
-            f"images {shuffled.cka.mean():.2f}",
-            "x2, x3, x4", value, low, high, target, verdict,
-        ))  # fmt: skip
+        lines.append(
+            line(
+                claim,
+                f"{family}, {setting}",
+                "CKA",
+                f"mean over {part.index_a.nunique()} stages and {pairs} pairs ({part.cka.min():.2f} to "
+                f"{part.cka.max():.2f}), {part.examples.iloc[0]} crops; untrained {untrained.cka.mean():.2f}, shuffled "
+                f"images {shuffled.cka.mean():.2f}",
+                "x2, x3, x4",
+                value,
+                low,
+                high,
+                target,
+                verdict,
+            )
+        )
     return lines
 
 
@@ -60,8 +69,15 @@ def functional(transfer: pd.DataFrame) -> list[dict]:
     for row in of_x2.itertuples():
         if row.target_scale != 2:
             same = transfer[(transfer.family == row.family) & (transfer.target_scale == row.target_scale)]
-            lines.append(_loss(claim, row, row.target_scale, same[same["head"] == "bicubic"].psnr_y_db.mean(),
-                               "the frozen x2 encoder minus the native one, SPConv fitted to each"))  # fmt: skip
+            lines.append(
+                _loss(
+                    claim,
+                    row,
+                    row.target_scale,
+                    same[same["head"] == "bicubic"].psnr_y_db.mean(),
+                    "the frozen x2 encoder minus the native one, SPConv fitted to each",
+                )
+            )
     return lines or [line(claim, "", "dB", "needs fixed-scale encoders")]
 
 
@@ -71,8 +87,9 @@ def _loss(claim: str, row, scale: int, bicubic: float, what: str) -> dict:
     if verdict != "reproduced" and kept >= KEPT:
         verdict = "partly"
     measure = f"PSNR-Y of {what}, {row.images} images; {kept:.0%} of the native gain over bicubic"
-    return line(claim, row.family, "dB", measure, f"x{scale}", row.difference_db, row.low_db, row.high_db, -NOISE_DB,
-                verdict)  # fmt: skip
+    return line(
+        claim, row.family, "dB", measure, f"x{scale}", row.difference_db, row.low_db, row.high_db, -NOISE_DB, verdict
+    )
 
 
 def correlation(table: pd.DataFrame) -> list[dict]:
@@ -93,20 +110,33 @@ def correlation(table: pd.DataFrame) -> list[dict]:
     separate = separate if "p_holm" in separate else adjusted(separate)
     lines, pair = [], ["model_a", "model_b", "scale_a", "scale_b"]
     for (constant, statistic), part in separate.groupby(["constant", "statistic"], sort=False):
-        pairs = part.groupby(pair).agg(p=("p_holm", "max"), value=("value", "first"), low=("value_low", "first"),
-                                       high=("value_high", "first"), chance=("null_q95", "max"))  # fmt: skip
+        pairs = part.groupby(pair).agg(
+            p=("p_holm", "max"),
+            value=("value", "first"),
+            low=("value_low", "first"),
+            high=("value_high", "first"),
+            chance=("null_q95", "max"),
+        )
         beyond = int((pairs.p < 0.05).sum())
         below = pairs.high.mean() < pairs.chance.mean()
         none = "differs" if below else "undecided"
         verdict = "reproduced" if beyond == len(pairs) else "partly" if beyond else none
         channels = sorted(part.channels.unique())
-        lines.append(line(
-            claim, f"{statistic}, constant {constant}", "correlation",
-            f"mean cosine of kernel patterns, {'-'.join(map(str, channels))} channels; beyond chance under every null "
-            f"hypothesis in {beyond} of {len(pairs)} pairs",
-            scale_names([*part.scale_a, *part.scale_b]), pairs.value.mean(), pairs.low.mean(), pairs.high.mean(),
-            pairs.chance.mean(), verdict,
-        ))  # fmt: skip
+        lines.append(
+            line(
+                claim,
+                f"{statistic}, constant {constant}",
+                "correlation",
+                f"mean cosine of kernel patterns, {'-'.join(map(str, channels))} channels; beyond chance under every "
+                f"null hypothesis in {beyond} of {len(pairs)} pairs",
+                scale_names([*part.scale_a, *part.scale_b]),
+                pairs.value.mean(),
+                pairs.low.mean(),
+                pairs.high.mean(),
+                pairs.chance.mean(),
+                verdict,
+            )
+        )
     return lines
 
 
@@ -123,13 +153,21 @@ def aligned(alignment: pd.DataFrame) -> list[dict]:
     )
     for (family, constant), part in own.groupby(["family", "constant"], sort=False) if len(own) else ():
         beyond = int((part.p_value < 0.05).sum())
-        lines.append(line(
-            claim, f"{family}, constant {constant}", "correlation",
-            f"cosine of predicted and true kernel on real features; mean and range over scales, beyond chance at "
-            f"{beyond} of {len(part)}",
-            scale_names(part.scale_b), part.value.mean(), part.value.min(), part.value.max(), part.null_q95.mean(),
-            "reproduced" if beyond == len(part) else "partly" if beyond else "differs",
-        ))  # fmt: skip
+        lines.append(
+            line(
+                claim,
+                f"{family}, constant {constant}",
+                "correlation",
+                f"cosine of predicted and true kernel on real features; mean and range over scales, beyond chance at "
+                f"{beyond} of {len(part)}",
+                scale_names(part.scale_b),
+                part.value.mean(),
+                part.value.min(),
+                part.value.max(),
+                part.null_q95.mean(),
+                "reproduced" if beyond == len(part) else "partly" if beyond else "differs",
+            )
+        )
     return lines or [line(claim, "", "correlation", "needs fixed-scale models")]
 
 
@@ -141,8 +179,15 @@ def predicted(psnr: pd.DataFrame) -> list[dict]:
     claim, lines = "x2's SPConv serves x3 and x4, channels aligned", []
     for row in psnr[psnr["head"] == REFITTED].itertuples() if len(psnr) else ():
         same = psnr[(psnr.family == row.family) & (psnr.scale_b == row.scale_b)]
-        lines.append(_loss(claim, row, row.scale_b, same[same["head"] == "bicubic"].psnr_y_db.mean(),
-                           "the predicted SPConv minus the true one, gain and bias refitted"))  # fmt: skip
+        lines.append(
+            _loss(
+                claim,
+                row,
+                row.scale_b,
+                same[same["head"] == "bicubic"].psnr_y_db.mean(),
+                "the predicted SPConv minus the true one, gain and bias refitted",
+            )
+        )
     return lines or [line(claim, "", "dB", "needs fixed-scale models")]
 
 
@@ -155,12 +200,21 @@ def low_first(order: pd.DataFrame) -> list[dict]:
     lines = []
     for (upsampler, measure), part in known.groupby(["upsampler", "measure"], sort=False) if len(known) else ():
         value, low, high = mean_interval(part.spearman)
-        lines.append(line(
-            claim, f"{run_label(upsampler)} and variants, {measure}", "correlation",
-            f"rank correlation of frequency and step at which a band has done most of its way in {measure}; "
-            f"{len(part)} cases (run and scale), {seed_count(part.seed.nunique())}",
-            scale_names(part.scale), value, low, high, 0.0, above(value, low, high),
-        ))  # fmt: skip
+        lines.append(
+            line(
+                claim,
+                f"{run_label(upsampler)} and variants, {measure}",
+                "correlation",
+                f"rank correlation of frequency and step at which a band has done most of its way in {measure}; "
+                f"{len(part)} cases (run and scale), {seed_count(part.seed.nunique())}",
+                scale_names(part.scale),
+                value,
+                low,
+                high,
+                0.0,
+                above(value, low, high),
+            )
+        )
     if len(order) and not lines:
         return [line(claim, "", "correlation", "in no case three bands were learned", verdict="undecided")]
     return lines or [line(claim, "", "correlation", "needs own runs")]
@@ -180,10 +234,20 @@ def frequency_loss(bands: pd.DataFrame, runs: dict[str, Run]) -> list[dict]:
             row = differences(own, without, split=SPLIT).iloc[-1]
             # The claim is a fall, `above` judges a rise.
             verdict = above(-row.difference_db, -row.high_db, -row.low_db, 0.0, row.seeds)
-            lines.append(line(claim, f"{one.having[0].label} minus {one.without[0].label}", "dB",
-                               f"relative error energy, mean over bands; {row.images} images, {seed_count(row.seeds)}",
-                               scale_names(own.scale), row.difference_db, row.low_db, row.high_db, 0.0,
-                               verdict))  # fmt: skip
+            lines.append(
+                line(
+                    claim,
+                    f"{one.having[0].label} minus {one.without[0].label}",
+                    "dB",
+                    f"relative error energy, mean over bands; {row.images} images, {seed_count(row.seeds)}",
+                    scale_names(own.scale),
+                    row.difference_db,
+                    row.low_db,
+                    row.high_db,
+                    0.0,
+                    verdict,
+                )
+            )
     return lines or [line(claim, "", "dB", "needs own runs")]
 
 
@@ -201,14 +265,25 @@ def unseen(summary: pd.DataFrame) -> list[dict]:
     key = ["encoder", "upsampler", "variant", "against"]
     for (encoder, upsampler, variant, against), part in own.groupby(key, sort=False) if len(own) else ():
         verdicts = [above(r.difference_db, r.low_db, r.high_db, 0.0, r.seeds) for r in part.itertuples()]
-        words = [f"{word} at {scale_names(s for s, v in zip(part.scale, verdicts, strict=True) if v == verdict)}"
-                 for verdict, word in (("reproduced", "better"), ("differs", "worse"))
-                 if verdict in verdicts]  # fmt: skip
-        lines.append(line(
-            claim, f"{encoder}, {run_label(upsampler, variant)} over {against}", "dB",
-            f"PSNR-Y minus that of {against}, mean over scales, {part.images.min()} to {part.images.max()} images, "
-            + seed_count(part.seeds.max()) + "".join(f"; {w}" for w in words),
-            scale_names(part.scale), part.difference_db.mean(), part.low_db.mean(), part.high_db.mean(), 0.0,
-            together(verdicts),
-        ))  # fmt: skip
+        words = [
+            f"{word} at {scale_names(s for s, v in zip(part.scale, verdicts, strict=True) if v == verdict)}"
+            for verdict, word in (("reproduced", "better"), ("differs", "worse"))
+            if verdict in verdicts
+        ]
+        lines.append(
+            line(
+                claim,
+                f"{encoder}, {run_label(upsampler, variant)} over {against}",
+                "dB",
+                f"PSNR-Y minus that of {against}, mean over scales, {part.images.min()} to {part.images.max()} images, "
+                + seed_count(part.seeds.max())
+                + "".join(f"; {w}" for w in words),
+                scale_names(part.scale),
+                part.difference_db.mean(),
+                part.low_db.mean(),
+                part.high_db.mean(),
+                0.0,
+                together(verdicts),
+            )
+        )
     return lines or [line(claim, "", "dB", "needs own runs")]

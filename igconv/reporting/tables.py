@@ -83,9 +83,12 @@ def main(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
                 cell = own[(own.dataset == dataset) & (own.scale == scale)]
                 planned = model == "bicubic" or any(scale in run.scales for run in members)
                 line[f"{dataset} x{scale}"] = (
-                    f"{cell.psnr_y_db.mean():.2f} / {cell.ssim_y.mean():.4f}" if len(cell)
-                    else "not run" if planned else "-"
-                )  # fmt: skip
+                    f"{cell.psnr_y_db.mean():.2f} / {cell.ssim_y.mean():.4f}"
+                    if len(cell)
+                    else "not run"
+                    if planned
+                    else "-"
+                )
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -126,16 +129,25 @@ def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
                 multis.setdefault(labels[run.name], []).append(run)
         for model, (budget, comparable), baseline in product(multis, BUDGETS.items(), ("spconv", "spconv+")):
             pairs = [
-                (multi, fixed) for multi in multis[model]
-                for fixed in own if fixed.upsampler == baseline and fixed.is_fixed_scale and comparable(multi, fixed)
-            ]  # fmt: skip
+                (multi, fixed)
+                for multi in multis[model]
+                for fixed in own
+                if fixed.upsampler == baseline and fixed.is_fixed_scale and comparable(multi, fixed)
+            ]
             for scale in sorted({s for _, fixed in pairs for s in fixed.scales}):
                 multi, fixed = ({pair[i].name for pair in pairs if scale in pair[1].scales} for i in (0, 1))
                 for dataset, part in _per_set(rows).items():
-                    lines.append(dict(
-                        encoder=encoder, model=model, baseline=run_label(baseline), budget=budget, scale=scale,
-                        dataset=dataset, **paired_difference(part, multi, fixed, scale),
-                    ))  # fmt: skip
+                    lines.append(
+                        dict(
+                            encoder=encoder,
+                            model=model,
+                            baseline=run_label(baseline),
+                            budget=budget,
+                            scale=scale,
+                            dataset=dataset,
+                            **paired_difference(part, multi, fixed, scale),
+                        )
+                    )
     return pd.DataFrame(lines)
 
 
@@ -150,11 +162,18 @@ def effects(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
     for one in one_ingredient_apart(runs.values()):
         for scale, (dataset, part) in product(one.scales, _per_set(rows).items()):
             having, without = ([run.name for run in side if scale in run.scales] for side in (one.having, one.without))
-            lines.append(dict(
-                encoder=one.having[0].encoder, model=run_label(one.having[0].family), ingredient=one.ingredient.label,
-                beside=", ".join(other.label for other in one.beside) or "nothing", within=one.within, scale=scale,
-                dataset=dataset, **paired_difference(part, having, without, scale),
-            ))  # fmt: skip
+            lines.append(
+                dict(
+                    encoder=one.having[0].encoder,
+                    model=run_label(one.having[0].family),
+                    ingredient=one.ingredient.label,
+                    beside=", ".join(other.label for other in one.beside) or "nothing",
+                    within=one.within,
+                    scale=scale,
+                    dataset=dataset,
+                    **paired_difference(part, having, without, scale),
+                )
+            )
     return pd.DataFrame(lines)
 
 
@@ -234,8 +253,9 @@ def models_beside_paper(rows: pd.DataFrame) -> pd.DataFrame:
     ours = ours.assign(encoder=ours.encoder.map(PAPER_ENCODERS), upsampler=ours.upsampler.map(NAMES))
     paper = published().rename(columns={"psnr": "paper_psnr_db", "ssim": "paper_ssim"})
     table = ours.merge(paper, on=keys)
-    return table.assign(difference_db=table.psnr_y_db - table.paper_psnr_db,
-                        difference_ssim=table.ssim_y - table.paper_ssim)  # fmt: skip
+    return table.assign(
+        difference_db=table.psnr_y_db - table.paper_psnr_db, difference_ssim=table.ssim_y - table.paper_ssim
+    )
 
 
 def beside_paper(difference: pd.DataFrame) -> pd.DataFrame:
@@ -244,15 +264,31 @@ def beside_paper(difference: pd.DataFrame) -> pd.DataFrame:
     lines = []
     equal_steps = difference[difference.budget == next(iter(BUDGETS))] if len(difference) else difference
     for row in over_all_sets(equal_steps).itertuples():
-        lines.append(dict(source="this study", encoder=row.encoder, baseline=row.baseline, model=row.model,
-                          scale=row.scale, difference_db=row.difference_db))  # fmt: skip
+        lines.append(
+            dict(
+                source="this study",
+                encoder=row.encoder,
+                baseline=row.baseline,
+                model=row.model,
+                scale=row.scale,
+                difference_db=row.difference_db,
+            )
+        )
     means = published().groupby(["encoder", "scale", "upsampler"], sort=False).psnr.mean().unstack()
     for (encoder, scale), values in means.iterrows():
         baseline = "SPConv+" if pd.notna(values.get("SPConv+")) else "SPConv"
         for model in ("IGConv", "IGConv+"):
             if pd.notna(values.get(model)):
-                lines.append(dict(source="paper", encoder=encoder, baseline=baseline, model=model,
-                                  scale=scale, difference_db=values[model] - values[baseline]))  # fmt: skip
+                lines.append(
+                    dict(
+                        source="paper",
+                        encoder=encoder,
+                        baseline=baseline,
+                        model=model,
+                        scale=scale,
+                        difference_db=values[model] - values[baseline],
+                    )
+                )
     table = pd.DataFrame(lines).pivot(
         index=["source", "encoder", "baseline", "model"], columns="scale", values="difference_db"
     )

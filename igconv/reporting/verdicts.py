@@ -20,8 +20,18 @@ KEPT = 0.9  # share of the native encoder's gain over bicubic that another scale
 COLUMNS = ("claim", "about", "scale", "verdict", "value", "low", "high", "target", "unit", "measure")
 
 
-def line(claim: str, about: str, unit: str, measure: str, scale: str = "", value=np.nan, low=np.nan, high=np.nan,
-          target=np.nan, verdict: str = "not run") -> dict:  # fmt: skip
+def line(
+    claim: str,
+    about: str,
+    unit: str,
+    measure: str,
+    scale: str = "",
+    value=np.nan,
+    low=np.nan,
+    high=np.nan,
+    target=np.nan,
+    verdict: str = "not run",
+) -> dict:
     return dict(zip(COLUMNS, (claim, about, scale, verdict, value, low, high, target, unit, measure), strict=True))
 
 

@@ -133,8 +133,14 @@ def read_table(path: Path) -> pd.DataFrame:
     if not Path(path).is_file():
         raise InputError(f"{shown(path)} is missing; run the notebook that writes it first (./run_all.sh does)")
     try:
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT_COLUMNS, "str"),
-                            float_precision="round_trip", encoding_errors="surrogateescape")  # fmt: skip
+        table = pd.read_csv(
+            path,
+            keep_default_na=False,
+            na_values=[""],
+            dtype=dict.fromkeys(TEXT_COLUMNS, "str"),
+            float_precision="round_trip",
+            encoding_errors="surrogateescape",
+        )
     except ValueError as error:  # pandas' errors of an empty, damaged or binary file
         raise InputError(f"cannot read {path}: {error}") from None
     text = [column for column in table.columns if column in TEXT_COLUMNS]

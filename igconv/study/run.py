@@ -147,9 +147,14 @@ class Run:
         if self.upsampler == "liif":
             options |= dict(hidden_dim=self.hidden_dim, num_layers=self.num_layers)
         if self.upsampler.startswith("igconv"):
-            options |= dict(hidden_dim=self.hidden_dim, num_layers=self.num_layers, max_scale=self.max_scale,
-                            dihedral=self.dihedral, igsample=self.igsample,
-                            initialisation=self.initialisation)  # fmt: skip
+            options |= dict(
+                hidden_dim=self.hidden_dim,
+                num_layers=self.num_layers,
+                max_scale=self.max_scale,
+                dihedral=self.dihedral,
+                igsample=self.igsample,
+                initialisation=self.initialisation,
+            )
         return options
 
     def config(self) -> dict:

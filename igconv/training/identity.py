@@ -64,10 +64,13 @@ def changed(run: Run, now: Mapping[str, str], stored: Mapping) -> str:
 
     if differs("data_hash"):
         return f"the files of its training images ({', '.join(run.train_sets)}) have changed since"
-    if differs("start_hash") or ("start_hash" in stored and bool(now["start_hash"]) != bool(stored["start_hash"])
-                                 and not run.start_from):  # fmt: skip
-        return ("it started from another model (one that is built anew has other weights, unless torch.manual_seed "
-                "comes before)")  # fmt: skip
+    if differs("start_hash") or (
+        "start_hash" in stored and bool(now["start_hash"]) != bool(stored["start_hash"]) and not run.start_from
+    ):
+        return (
+            "it started from another model (one that is built anew has other weights, unless torch.manual_seed "
+            "comes before)"
+        )
     return ""
 
 
@@ -99,8 +102,10 @@ def is_finished(run: Run, own: nn.Module | None = None) -> bool:
     what = changed(run, identity(run, own), stored)
     if what:
         folder = results.run_folder(run.profile, run.name)
-        raise InputError(f"{run.name} is trained already, but {what}; move {folder} away to train again, "
-                         "or give the run another variant")  # fmt: skip
+        raise InputError(
+            f"{run.name} is trained already, but {what}; move {folder} away to train again, "
+            "or give the run another variant"
+        )
     return True
 
 

@@ -125,8 +125,13 @@ def _launched(
             chosen = [lease.enter_context(leased_gpu(gpus))]
         # One process needs nothing of a cluster; Fabric refuses some of SLURM's variables that allocations have.
         alone = devices == nodes == 1 and not is_torchelastic_launched()
-        fabric = Fabric(accelerator=accelerator, devices=chosen, num_nodes=nodes, precision=run.precision,  # pyright: ignore[reportArgumentType]
-                        plugins=[LightningEnvironment()] if alone else None)  # fmt: skip
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=chosen,
+            num_nodes=nodes,
+            precision=run.precision,  # pyright: ignore[reportArgumentType]
+            plugins=[LightningEnvironment()] if alone else None,
+        )
         fabric.launch()
         yield from _checked(run, fabric, wait, graphs, model)
 

@@ -30,11 +30,18 @@ def plan(profile: str) -> pd.DataFrame:
     for run in runs_of(profile).values():
         state = "trained" if results.model_file(profile, run.name).is_file() else "to do"
         state = "to do (its images changed)" if state == "trained" and outdated(run) else state
-        rows.append({
-            "run": run.name, "scales": ",".join(map(str, run.scales)), "steps": run.steps, "batch": run.batch,
-            "LR patch": run.lr_patch, "LR patches": run.steps * run.batch, "trained on": "+".join(run.train_sets),
-            "state": state,
-        })  # fmt: skip
+        rows.append(
+            {
+                "run": run.name,
+                "scales": ",".join(map(str, run.scales)),
+                "steps": run.steps,
+                "batch": run.batch,
+                "LR patch": run.lr_patch,
+                "LR patches": run.steps * run.batch,
+                "trained on": "+".join(run.train_sets),
+                "state": state,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -53,10 +60,24 @@ def missing_data(profile: str) -> list[str]:
 def snakemake(profile: str, jobs: int, *options: str) -> list[str]:
     # Our own lock dies with its holder, so Snakemake's, which has to be cleared by hand after a kill, is off.
     return [
-        sys.executable, "-m", "snakemake", "--snakefile", str(results.PROJECT / "Snakefile"),
-        "--directory", str(results.root(profile)), "--cores", str(jobs), "--nolock", "--rerun-incomplete",
-        "--rerun-triggers", "mtime", "params", "--config", f"profile={profile}", *options,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(results.PROJECT / "Snakefile"),
+        "--directory",
+        str(results.root(profile)),
+        "--cores",
+        str(jobs),
+        "--nolock",
+        "--rerun-incomplete",
+        "--rerun-triggers",
+        "mtime",
+        "params",
+        "--config",
+        f"profile={profile}",
+        *options,
+    ]
 
 
 def again(profile: str) -> list[str]:
@@ -92,8 +113,13 @@ def run(profile: str, jobs: int, extra: Sequence[str] = ()) -> int:
         with open(log, "w") as sink, open(log) as source:
             # Snakemake writes to the file and holds the lock as well: if this process is killed it can finish its
             # work, and the next call waits for it.
-            child = subprocess.Popen(snakemake(profile, jobs, *extra), stdout=sink, stderr=subprocess.STDOUT,
-                                     stdin=subprocess.DEVNULL, pass_fds=(lock.fileno(),))  # fmt: skip
+            child = subprocess.Popen(
+                snakemake(profile, jobs, *extra),
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(lock.fileno(),),
+            )
             note_holder(lock, child.pid)
             try:
                 failed = _show(child, source)

@@ -71,9 +71,14 @@ def execute(notebook: Path, output: Path, given: dict[str, str]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         done = papermill.execute_notebook(
-            _literal(notebook), _literal(output), values, kernel_name="python3", cwd=str(notebook.parent),
-            progress_bar=False, stdout_file=sys.stdout,
-        )  # fmt: skip
+            _literal(notebook),
+            _literal(output),
+            values,
+            kernel_name="python3",
+            cwd=str(notebook.parent),
+            progress_bar=False,
+            stdout_file=sys.stdout,
+        )
     except papermill.PapermillExecutionError as error:
         why = reason(f"{error.ename}: {error.evalue}", limit=None)
         raise RuntimeError(f"{notebook.name} failed in cell {error.cell_index}: {why}; see {output}") from None

@@ -242,8 +242,9 @@ def _loaded(path: str | Path):
         try:
             return ModelLoader().load_from_state_dict(canonicalize_state_dict(state))
         except UnsupportedModelError:
-            raise InputError(f"spandrel knows no architecture with the weights of {path} "
-                             '(SRFormer needs the extra "srformer")') from None  # fmt: skip
+            raise InputError(
+                f'spandrel knows no architecture with the weights of {path} (SRFormer needs the extra "srformer")'
+            ) from None
         except (RuntimeError, ValueError, KeyError, AssertionError) as error:
             raise InputError(f"spandrel cannot load {path}: {reason(error)}") from None
 
@@ -279,9 +280,11 @@ def _calls(net: nn.Module, image: Tensor) -> list[tuple[str, int, int]]:
     calls, hooks = [], []
     for name, module in net.named_modules():
         if not any(module.children()):
-            hooks.append(module.register_forward_hook(
-                lambda _, inputs, output, name=name: calls.append((name, side(inputs[0]), side(output)))
-            ))  # fmt: skip
+            hooks.append(
+                module.register_forward_hook(
+                    lambda _, inputs, output, name=name: calls.append((name, side(inputs[0]), side(output)))
+                )
+            )
     try:
         with torch.no_grad():
             net(image.clone())
@@ -304,8 +307,10 @@ def _features(net: nn.Module, image: Tensor) -> Tensor:
     except Features as found:
         h, w = found.features.shape[-2:]
         if min(h, w) < SIDE or max(h, w) >= 2 * SIDE:
-            raise InputError(f"{type(net).__name__} works on {h}x{w} features of a {SIDE}x{SIDE} image; an encoder's "
-                             "are as large as the image") from None  # fmt: skip
+            raise InputError(
+                f"{type(net).__name__} works on {h}x{w} features of a {SIDE}x{SIDE} image; an encoder's "
+                "are as large as the image"
+            ) from None
         return found.features
     raise InputError(f"cannot tell the head of {type(net).__name__} apart")
 

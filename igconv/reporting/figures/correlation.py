@@ -57,8 +57,11 @@ def correlation_bars(correlation: pd.DataFrame) -> Figure:
         axis.set_title(f"{statistic},\nconstant {constant}", fontsize=8)
         axis.grid(axis="x")
     axes[0, 0].invert_yaxis()
-    figure.supxlabel("mean cosine of channels, with 95 % interval; grey: chance, mean to 95 % quantile;\n"
-                     f"filled: beyond chance ({p_value} < 0.05)", fontsize=8)  # fmt: skip
+    figure.supxlabel(
+        "mean cosine of channels, with 95 % interval; grey: chance, mean to 95 % quantile;\n"
+        f"filled: beyond chance ({p_value} < 0.05)",
+        fontsize=8,
+    )
     lines = [axes[0, 0].plot([], [], "o-", color=SERIES[i % len(SERIES)])[0] for i in range(len(kinds))]
     if any(kinds):
         figure.legend(lines, kinds, loc="outside upper center", ncols=min(3, len(kinds)))
@@ -96,16 +99,27 @@ def alignment_bars(alignment: pd.DataFrame, psnr: pd.DataFrame) -> Figure:
             upper.plot(x, row.value, "os^D"[n % 4], ms=4.5, color=SERIES[n], mfc=SERIES[n] if n == 0 else "white")
             if row.permutations > 0:
                 upper.plot([x + 0.3] * 2, [row.null_mean, row.null_q95], color="black", lw=1.6, marker="_", ms=5)
-    upper.set_xticks(range(len(groups)), [f"{c}, {k}" for _, (c, k) in groups], rotation=60, ha="right",
-                     rotation_mode="anchor", fontsize=6.5)  # fmt: skip
+    upper.set_xticks(
+        range(len(groups)),
+        [f"{c}, {k}" for _, (c, k) in groups],
+        rotation=60,
+        ha="right",
+        rotation_mode="anchor",
+        fontsize=6.5,
+    )
     for i, name in enumerate(names):
         upper.text(4 * i + 1.5, 1.08, name, ha="center", fontsize=6.5)
         upper.axvline(4 * i - 0.5, color="#BBBBBB", lw=0.8)
     upper.axhline(0, color="black", lw=0.8)
-    upper.set(ylim=(min(-0.2, alignment.value.min() - 0.05), 1.3), yticks=(0, 0.25, 0.5, 0.75, 1),
-              ylabel="cosine with the true SPConv")  # fmt: skip
-    marks = [upper.plot([], [], "os^D"[n % 4], color=SERIES[n], mfc=SERIES[n] if n == 0 else "white")[0]
-             for n in range(len(maps))]  # fmt: skip
+    upper.set(
+        ylim=(min(-0.2, alignment.value.min() - 0.05), 1.3),
+        yticks=(0, 0.25, 0.5, 0.75, 1),
+        ylabel="cosine with the true SPConv",
+    )
+    marks = [
+        upper.plot([], [], "os^D"[n % 4], color=SERIES[n], mfc=SERIES[n] if n == 0 else "white")[0]
+        for n in range(len(maps))
+    ]
     upper.legend(marks, maps, loc="center left", bbox_to_anchor=(1, 0.5), title="map of the channels")
     for i, pair in enumerate(pairs):
         at = psnr_of_pair[pair].set_index("head")

@@ -155,8 +155,11 @@ def encoder_costs(costs: pd.DataFrame) -> Figure:
     costs = costs.assign(kib=activations / pixels / 2**10)
     order = costs[costs.upsampler == "SPConv"].sort_values("mflops").encoder.tolist()
     figure, (axes,) = subplots(1, 3, 2.6, 0.9 + 0.24 * len(order), sharey=True)
-    panels = (("million", "parameters (millions)"), ("mflops", "MFLOPs per LR pixel"),
-              ("kib", "activation memory\nper LR pixel (KiB)"))  # fmt: skip
+    panels = (
+        ("million", "parameters (millions)"),
+        ("mflops", "MFLOPs per LR pixel"),
+        ("kib", "activation memory\nper LR pixel (KiB)"),
+    )
     for axis, (column, label) in zip(axes, panels, strict=True):
         for shift, name in zip((-0.22, 0, 0.22), ("SPConv", "IGConv", "IGConv+"), strict=True):
             values = costs[costs.upsampler == name].set_index("encoder")[column].reindex(order)

@@ -29,8 +29,15 @@ def training_curves(records: pd.DataFrame, bicubic_psnr_y_db: float | None = Non
             psnr.plot(seen.step, seen.psnr_y_db, color=colour, marker="o", ms=2.5, lw=1.2)
             scale = run.train_scales.iloc[0] if "train_scales" in run else ""
             if scale.isdigit() and len(seen):
-                psnr.annotate(f"x{scale}", (seen.step.iloc[-1], seen.psnr_y_db.iloc[-1]), (4, 0), fontsize=7,
-                              textcoords="offset points", va="center", color=colour)  # fmt: skip
+                psnr.annotate(
+                    f"x{scale}",
+                    (seen.step.iloc[-1], seen.psnr_y_db.iloc[-1]),
+                    (4, 0),
+                    fontsize=7,
+                    textcoords="offset points",
+                    va="center",
+                    color=colour,
+                )
     if bicubic_psnr_y_db is not None:
         psnr.axhline(bicubic_psnr_y_db, color=GREY, ls="--", lw=1, label="bicubic")
         psnr.legend(loc="lower right")
@@ -61,8 +68,16 @@ def psnr_gain(rows: pd.DataFrame) -> Figure:
             values = part[part.label == name].gain.to_numpy()
             axis.bar(i, values.mean(), color=colours[name], width=0.75, alpha=0.8)
             shift = np.linspace(-0.22, 0.22, len(values)) if len(values) > 1 else [0]
-            axis.plot(i + shift, np.sort(values), "o", color="white", mec="black", mew=0.6,
-                      ms=3.5 if len(values) < 20 else 1.5, ls="none")  # fmt: skip
+            axis.plot(
+                i + shift,
+                np.sort(values),
+                "o",
+                color="white",
+                mec="black",
+                mew=0.6,
+                ms=3.5 if len(values) < 20 else 1.5,
+                ls="none",
+            )
         axis.axhline(0, color="black", lw=0.8)
         axis.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
         axis.set_title(f"x{scale}")
@@ -108,8 +123,11 @@ def training_budget(summary: pd.DataFrame) -> Figure:
     means = summary.groupby("label")[["training_seconds", "images", "stored_parameters", "models"]].mean()
     means = means.reindex(list(colours))
     names = [f"{name}, {n:.0f} model{'s' * (n > 1)}" for name, n in means.models.items()]
-    panels = (("training time (s)", means.training_seconds), ("training images (thousands)", means.images / 1000),
-              ("stored parameters (thousands)", means.stored_parameters / 1000))  # fmt: skip
+    panels = (
+        ("training time (s)", means.training_seconds),
+        ("training images (thousands)", means.images / 1000),
+        ("stored parameters (thousands)", means.stored_parameters / 1000),
+    )
     figure, (axes,) = subplots(1, 3, 2.7, 0.9 + 0.32 * len(names), sharey=True)
     for axis, (label, values) in zip(axes, panels, strict=True):
         bars = axis.barh(names, values, color=list(colours.values()))

@@ -25,8 +25,18 @@ def cka_maps(similarity: pd.DataFrame, columns: int = 4) -> Figure:
         axis.set_axis_off()
     for axis, ((setting, _family, comparison, a, b), part) in zip(axes.ravel(), groups, strict=False):
         table = part.pivot(index="index_a", columns="index_b", values="cka")[::-1]
-        sns.heatmap(table, vmin=0, vmax=1, cmap="cividis", square=True, cbar=False, annot=table.size <= 64, fmt=".2f",
-                    annot_kws=dict(fontsize=6.5), ax=axis)  # fmt: skip
+        sns.heatmap(
+            table,
+            vmin=0,
+            vmax=1,
+            cmap="cividis",
+            square=True,
+            cbar=False,
+            annot=table.size <= 64,
+            fmt=".2f",
+            annot_kws=dict(fontsize=6.5),
+            ax=axis,
+        )
         for ticks, side in ((axis.set_xticks, "b"), (axis.set_yticks, "a")):
             stages = part.drop_duplicates(f"index_{side}").sort_values(f"index_{side}")[f"stage_{side}"].tolist()
             places = np.arange(len(stages)) + 0.5
@@ -72,8 +82,10 @@ def cka_depth(similarity: pd.DataFrame) -> Figure:
     for axis in axes[:, 0]:
         axis.set_ylabel("linear CKA of\nequal stages")
     figure.supxlabel("stage of the encoder; bands: 95 % bootstrap over groups of images", fontsize=8)
-    lines = [axes.flat[0].plot([], [], color=SERIES[i % len(SERIES)], ls=DASHES[i % len(DASHES)])[0]
-             for i in range(len(kinds))]  # fmt: skip
+    lines = [
+        axes.flat[0].plot([], [], color=SERIES[i % len(SERIES)], ls=DASHES[i % len(DASHES)])[0]
+        for i in range(len(kinds))
+    ]
     figure.legend(lines, kinds, loc="outside upper center", ncols=min(3, len(kinds)))
     return figure
 
@@ -105,8 +117,11 @@ def transfer_loss(functional: pd.DataFrame) -> Figure:
         axis.set_yscale("symlog", linthresh=0.1)
         axis.set(xlabel="scale the SPConv is fitted for", title=_family)
         axis.grid(axis="y")
-    ticks = [t for t in (-10, -5, -2, -1, -0.5, -0.2, -0.1, -0.05, 0, 0.05, 0.1, 0.2, 0.5, 1)
-             if functional.low_db.min() * 1.3 - 0.05 <= t <= functional.high_db.max() * 1.3 + 0.05]  # fmt: skip
+    ticks = [
+        t
+        for t in (-10, -5, -2, -1, -0.5, -0.2, -0.1, -0.05, 0, 0.05, 0.1, 0.2, 0.5, 1)
+        if functional.low_db.min() * 1.3 - 0.05 <= t <= functional.high_db.max() * 1.3 + 0.05
+    ]
     axes[0].set_yticks(ticks, [f"{t:g}" for t in ticks])
     axes[0].minorticks_off()
     axes[0].set_ylabel("PSNR-Y minus native encoder's\nwith fitted SPConv (dB)")

@@ -91,8 +91,17 @@ def band_differences(differences: pd.DataFrame, base: str, rows: list[list[str]]
                     # Side by side, so that no interval hides another.
                     x = _centre(part) + width * 0.6 * ((i + 0.5) / len(row) - 0.5)
                     spread = np.nan_to_num([part.difference_db - part.low_db, part.high_db - part.difference_db])
-                    axis.errorbar(x, part.difference_db, yerr=spread, color=colours[label], marker="o", ms=3, lw=1,
-                                  elinewidth=0.9, label=label)  # fmt: skip
+                    axis.errorbar(
+                        x,
+                        part.difference_db,
+                        yerr=spread,
+                        color=colours[label],
+                        marker="o",
+                        ms=3,
+                        lw=1,
+                        elinewidth=0.9,
+                        label=label,
+                    )
             axis.axvline(0.5 / scale, color=GREY, ls="--", lw=1)
             axis.axhline(0, color=BLACK, lw=0.8)
             axis.grid(axis="y")

@@ -25,8 +25,10 @@ def unseen_scales(summary: pd.DataFrame, against: str = "bicubic", trained: int 
     part = summary[summary.against == against]
     if part.empty:
         raise InputError(f"nothing to draw: no method is compared with {against!r}")
-    part = part.assign(label=[run_label(u, v) for u, v in zip(part.upsampler, part.variant, strict=True)],
-                       clamp=part.max_scale.fillna(0).astype(int))  # fmt: skip
+    part = part.assign(
+        label=[run_label(u, v) for u, v in zip(part.upsampler, part.variant, strict=True)],
+        clamp=part.max_scale.fillna(0).astype(int),
+    )
     labels, scales = list(dict.fromkeys(part.label)), sorted(part.scale.unique())
     columns = min(len(labels), 4)
     figure, axes = subplots(-(-len(labels) // columns), columns, 3.0, 2.7, sharex=True, sharey=True)
@@ -42,8 +44,17 @@ def unseen_scales(summary: pd.DataFrame, against: str = "bicubic", trained: int 
             spread = np.nan_to_num([line.difference_db - line.low_db, line.high_db - line.difference_db])
             shift = 1.012 ** (list(looks).index((method, clamp)) - 1)
             name = f"{method}, phase clamp {clamp}" if clamp else method
-            lines[name] = axis.errorbar(line.scale * shift, line.difference_db, yerr=spread, color=colour,
-                                        marker=marker, ms=4, lw=1.2, elinewidth=0.9, capsize=2)  # fmt: skip
+            lines[name] = axis.errorbar(
+                line.scale * shift,
+                line.difference_db,
+                yerr=spread,
+                color=colour,
+                marker=marker,
+                ms=4,
+                lw=1.2,
+                elinewidth=0.9,
+                capsize=2,
+            )
         axis.axvline(trained * 1.06, color=GREY, ls="--", lw=1)
         axis.axhline(0, color=BLACK, lw=0.8)
         axis.set_xscale("log", base=2)
