@@ -20,7 +20,7 @@ def models():
     return [igconv.build_model(name, "igconv+", scales=(2, 3), **tiny).eval() for name in ("edsr", "smfanet")]
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, database=None,
+@settings(max_examples=80, deadline=None, derandomize=True, database=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(
     sides=st.tuples(st.integers(1, 70), st.integers(1, 70)),
