@@ -60,7 +60,7 @@ def test_the_cpu_reads_from_the_map(patches):
 def test_device_feed_holds_every_pixel_once(patches):
     """The images one after the other, three bytes a pixel."""
     with closing(DeviceFeed(patches, range(4), "cpu")) as feed:
-        assert feed.pixels.shape == (int(patches.sides.prod(axis=1).sum()), 3)
+        assert feed.all.shape == (int(patches.sides.prod(axis=1).sum()), 3)
         first = np.ascontiguousarray(patches.images[1])[..., None].view(np.uint8)
         start, (height, width) = feed.starts[1], patches.sides[1]
-        assert np.array_equal(feed.pixels[start : start + height * width].numpy().reshape(height, width, 3), first)
+        assert np.array_equal(feed.all[start : start + height * width].numpy().reshape(height, width, 3), first)
