@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import Plain, trained
+from small_networks import Plain, trained
 from torch import nn
 
 import igconv
