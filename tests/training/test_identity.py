@@ -154,7 +154,7 @@ def test_broken_numbers_in_a_checkpoint_are_named(tiny_run, go):
     generator.close()
     path = folder_of(tiny_run) / "last.ckpt"
     state = state_files.read_pickle(path)
-    next(iter(state["model"].values())).view(-1)[0] = torch.nan
+    next(iter(state["model"].values())).fill_(torch.nan)
     torch.save(state, path)
     with pytest.raises(InputError, match=r"last\.ckpt has NaN weights"):
         go(tiny_run)
@@ -180,10 +180,10 @@ def test_names_of_any_bytes_train(tiny_run, go, image_sets, name):
 
 
 LEASE = """
-import os, sys
+import fcntl, os, sys
 from pathlib import Path
-os.setuid(int(sys.argv[1]))
 from igconv.training.leases import leased_gpu
+os.setuid(int(sys.argv[1]))
 with leased_gpu(2) as gpu:
     print(gpu, flush=True)
     sys.stdin.readline()
