@@ -32,6 +32,11 @@ ROWS_IN_CACHE = 2_560
 INITIALISATIONS = ("authors", "spconv")
 
 
+def fills_with_everything(tensor: Tensor) -> bool:
+    """Whether the tensor's device is faster the more it gets at once: a GPU; a CPU's caches are full early."""
+    return tensor.device.type != "cpu"
+
+
 def cell_centres(count: int, device: torch.device | str = "cpu", dtype=torch.float32) -> Tensor:
     """Centres of ``count`` equal cells of [-1, 1]: -1 + (2 j + 1) / count, shape (count,)."""
     return torch.arange(1 - count, count, 2, device=device, dtype=dtype) / count
@@ -269,7 +274,7 @@ class HyperNetwork(nn.Module):
     def jointly(self, scales: Sequence[int]) -> Iterator[None]:
         """Within the block, `forward` gives banks of these scales that were made together, where that is faster and
         fits: in training, but not on a CPU."""
-        ready = self.training and self.freq.device.type != "cpu"
+        ready = self.training and fills_with_everything(self.freq)
         if ready and len(self.freq) * sum(scale**2 for scale in scales) <= ROWS_PER_CHUNK:
             self._joint = self._generate_jointly(tuple(scales))
         try:

@@ -22,7 +22,7 @@ from igconv.errors import InputError, out_of_memory, reason
 from igconv.evaluation import bands
 from igconv.evaluation.validation import validation_bands, validation_psnr
 from igconv.files import exclusive, write
-from igconv.models import arithmetic, checkpoints
+from igconv.models import arithmetic, checkpoints, hypernetwork
 from igconv.models.super_resolver import SuperResolver
 from igconv.study import results
 from igconv.study.runs import Run, learning_rate
@@ -323,11 +323,11 @@ def _losses(images: dict[int, Tensor], batch: Batch, frequency_weight: float) ->
     values: list[list[Tensor]] = []
     for (scale, sr), hr in zip(images.items(), batch.hr, strict=True):
         count = batch.scales.count(scale)
-        if sr.device.type == "cpu":
+        if hypernetwork.fills_with_everything(sr):
+            values += count * [losses.both(sr, hr, frequency_weight > 0)]
+        else:
             pairs = zip(sr.chunk(count), hr.chunk(count), strict=True)
             values += [losses.both(*pair, frequency_weight > 0) for pair in pairs]
-        else:
-            values += count * [losses.both(sr, hr, frequency_weight > 0)]
     means = [torch.stack(kind).mean() for kind in zip(*values, strict=True)]
     return means[0], means[1] if frequency_weight else means[0].new_zeros(())
 
