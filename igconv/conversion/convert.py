@@ -225,11 +225,7 @@ def _checked(scales, crops, target, images) -> tuple[int, ...]:
 def _pictures(images: Sequence[str], held_out: Sequence[str] | None) -> tuple[list, list]:
     """Pixels (H, W, 3) to fit on, and others to measure on."""
     names = [str(name) for name in images]
-    sets = [cache.decoded(name) for name in names]
-    leaks.refuse_leaks(
-        names, {stem: digest for one in sets for stem, digest in zip(one.names, one.pixels_sha256, strict=True)}
-    )
-    pictures = [image for one in sets for image in one.images]
+    pictures = leaks.training_images(names)
     if held_out is None and tuple(names) == BUNDLED:
         held_out = BUNDLED_TEST
     if held_out is not None:

@@ -3,9 +3,21 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from igconv.data import datasets
+from igconv.data import cache, datasets
 from igconv.data.datasets import Folder, images_in
 from igconv.errors import InputError
+
+
+def training_images(names: Sequence[str]) -> list:
+    """Pixels (H, W, 3) of all images of training sets, in their order. Raises InputError as `refuse_leaks`."""
+    sets = {name: cache.decoded(name) for name in names}
+    pixels = [
+        (f"{name}/{image}", digest)
+        for name, decoded in sets.items()
+        for image, digest in zip(decoded.names, decoded.pixels_sha256, strict=True)
+    ]
+    refuse_leaks(names, pixels)
+    return [image for decoded in sets.values() for image in decoded.images]
 
 
 def refuse_leaks(names: Sequence[str], pixels: Iterable[tuple[str, str]] = (), root: str | Path | None = None) -> None:

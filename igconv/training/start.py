@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from igconv.data import cache, datasets, leaks
+from igconv.data import datasets, leaks
 from igconv.data.patches import PatchSource
 from igconv.errors import InputError, reason
 from igconv.models import checkpoints
@@ -19,15 +19,9 @@ def training_patches(run: Run) -> PatchSource:
     """The run's training images as a source of patches. Raises InputError for missing sets and for test images."""
     for name in (*run.train_sets, *run.test_sets):
         datasets.image_set(name).paths()  # what is missing is said before the first step
-    sets = [cache.decoded(name) for name in run.train_sets]
-    pixels = [
-        (f"{set_name}/{name}", digest)
-        for set_name, decoded in zip(run.train_sets, sets, strict=True)
-        for name, digest in zip(decoded.names, decoded.pixels_sha256, strict=True)
-    ]
-    leaks.refuse_leaks(run.train_sets, pixels)
-    images = [image for decoded in sets for image in decoded.images]
-    return PatchSource(images, run.scales, run.lr_patch, run.micro_batch_size, run.seed, run.degradation)
+    return PatchSource(
+        leaks.training_images(run.train_sets), run.scales, run.lr_patch, run.micro_batch_size, run.seed, run.degradation
+    )
 
 
 def starting_model(run: Run, own: SuperResolver | None = None) -> SuperResolver:

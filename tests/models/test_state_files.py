@@ -183,11 +183,11 @@ def test_the_file_is_named_where_weights_do_not_fit(tmp_path):
 def test_encoders_come_out_of_wrapped_files(tmp_path, wrapper):
     """`from_spandrel` takes what training tools leave, and says what a web page is."""
     pytest.importorskip("spandrel")
-    from spandrel.architectures.EDSR import EDSR
+    from spandrel.architectures.PLKSR import PLKSR
 
     from igconv.models.encoders import from_spandrel
 
-    state = EDSR(num_in_ch=3, num_out_ch=3, num_feat=8, num_block=2, upscale=2).state_dict()
+    state = PLKSR(dim=8, n_blocks=1, upscaling_factor=2).state_dict()
     wrapped = {"state_dict": {f"net.{k}"[4:]: v for k, v in state.items()}} if wrapper == "state_dict" else {
         f"{wrapper}{k}": v for k, v in state.items()}  # fmt: skip
     path = Path(tmp_path / "m.PTH")

@@ -233,15 +233,20 @@ def _saved(content, folder):
     return folder / "net.pth"
 
 
-def test_models_of_such_encoders_are_not_saved(tmp_path):
-    """Nothing could rebuild them from a name."""
+def test_models_of_spandrel_networks_come_back_from_their_files_others_do_not(tmp_path):
+    """A file says which of spandrel's networks it was; an encoder of the user's nothing could rebuild."""
     import igconv
 
+    path = tmp_path / "model.safetensors"
     net = spandrel_class("PLKSR")(dim=8, n_blocks=1)
-    model = build_model(from_spandrel(net), "igconv", scales=(2,), hidden_dim=8, num_layers=1)
+    model = build_model(from_spandrel(net), "igconv", scales=(2,), hidden_dim=8, num_layers=1).eval()
+    igconv.save(model, path)
+    image = torch.rand(1, 3, 16, 16)
+    assert torch.equal(igconv.load(path)(image, 2), model(image, 2))
+    own = build_model(torch.nn.Conv2d(3, 8, 3, padding=1), "igconv", scales=(2,), hidden_dim=8, num_layers=1)
     with pytest.raises(InputError, match="rebuilt"):
-        igconv.save(model, tmp_path / "model.safetensors")
-    assert not list(tmp_path.glob("*.safetensors"))
+        igconv.save(own, tmp_path / "other.safetensors")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # ---- the parity table
