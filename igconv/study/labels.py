@@ -42,9 +42,6 @@ VARIANTS = {  # further variants that have a text of their own
     "from_x2": "encoder from x2", "from_x2_frozen": "encoder from x2, frozen",
     f"from_x2_frozen_{SPCONV_START}": "encoder from x2, frozen, SPConv's start",
     "from_x2_tuned": "encoder from x2, frozen at first", SPCONV_START: "SPConv's start",
-    "from_x2_frozen_constant": "encoder and constant from x2, frozen",
-    f"from_x2_frozen_{SPCONV_START}_constant": "encoder and constant from x2, frozen, SPConv's start",
-    "from_x2_tuned_constant": "encoder and constant from x2, frozen at first",
     "third": "a third of the steps",
 }  # fmt: skip
 NAMES = {"spconv": "SPConv", "spconv+": "SPConv+", "igconv": "IGConv", "igconv+": "IGConv+", "liif": "LIIF"}

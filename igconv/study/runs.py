@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from igconv.errors import choose
 from igconv.study.labels import INGREDIENTS, SPCONV_START, Change
-from igconv.study.run import WITH_CONSTANT, Run
+from igconv.study.run import Run
 
 PLUS = dict(dihedral=True, igsample=True, frequency_weight=0.05)
 
@@ -150,12 +150,8 @@ def _cpu() -> list[Run]:
     frozen = [run for run in from_published(replace(base, encoder="smfanet_plus"), 1_200) if run.freeze_encoder]
     last = replace(frozen[-1], variant="from_x2_tuned", start_from=frozen[-1].name, freeze_encoder=False, steps=700,
                    learning_rate=2e-4)  # fmt: skip
-    # The same with the constant of the published head, which frozen features do not hold.
-    kept = [replace(run, variant=f"{run.variant}_constant", start_from=run.start_from + WITH_CONSTANT)
-            for run in (*frozen, *started_like_spconv(frozen[:1]))]  # fmt: skip
-    kept.append(replace(last, variant="from_x2_tuned_constant", start_from=kept[1].name))
     heads = replace(base, upsampler="spconv", variant="heads")  # of block C; LIIF takes too long here
-    return [*main, *ingredients(base), *frozen, last, *started_like_spconv(frozen[:1]), heads, *kept]
+    return [*main, *ingredients(base), *frozen, last, *started_like_spconv(frozen[:1]), heads]
 
 
 def _paper() -> list[Run]:

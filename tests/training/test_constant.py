@@ -9,7 +9,7 @@ from igconv import InputError, build_model
 from igconv.models import published
 from igconv.study import results
 from igconv.study.run import WITH_CONSTANT
-from igconv.study.runs import get_run, runs_of
+from igconv.study.runs import get_run
 from igconv.training import start
 from igconv.training.start import starting_model
 
@@ -46,13 +46,3 @@ def test_without_it_a_line_says_so(fixed, shrink, capsys):
     fixed.upsampler.heads = torch.nn.ModuleDict()
     with pytest.raises(InputError, match="no head of one scale"):
         starting_model(replace(run, start_from="w" + WITH_CONSTANT))
-
-
-def test_block_d_is_there_with_the_constant():
-    """Every run of the profile cpu from published weights has its like with the constant."""
-    table = runs_of("cpu")
-    for name in ("igconv-from_x2_frozen", "igconv+-from_x2_frozen", "igconv-from_x2_frozen_spconv_init"):
-        plain, kept = (table[f"smfanet_plus-{name}{more}-s0"] for more in ("", "_constant"))
-        assert kept == replace(plain, variant=kept.variant, start_from=plain.start_from + WITH_CONSTANT)
-    tuned = table["smfanet_plus-igconv+-from_x2_tuned_constant-s0"]
-    assert tuned.start_from == "smfanet_plus-igconv+-from_x2_frozen_constant-s0"
