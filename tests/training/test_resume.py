@@ -115,8 +115,8 @@ def test_resume_does_not_repeat_steps(tiny_run, go, monkeypatch):
     generator = train(tiny_run, accelerator="cpu")
     next(generator), next(generator)
     generator.close()
-    steps, original = [], HostFeed.batch
-    monkeypatch.setattr(HostFeed, "batch", lambda self, step: steps.append(step) or original(self, step))
+    steps, original = [], HostFeed.send
+    monkeypatch.setattr(HostFeed, "send", lambda self, step: steps.append(step) or original(self, step))
     go(tiny_run)
     assert set(steps) == {4, 5}
 
