@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trainings
 from file_server import serving
 from PIL import Image
 
@@ -17,7 +18,6 @@ from igconv.models.hypernetwork import HyperNetwork
 from igconv.models.super_resolver import build_model
 from igconv.study import results
 from igconv.study.runs import Run, get_run
-from igconv.training.loop import train
 
 
 def _folder_of(variable: str, what: str) -> Path:
@@ -164,7 +164,7 @@ def tiny_run(shrink) -> Run:
 @pytest.fixture
 def go():
     """``go(run)``: train to the end on the CPU and return the records."""
-    return lambda run: list(train(run, accelerator="cpu"))
+    return trainings.to_the_end
 
 
 @pytest.fixture

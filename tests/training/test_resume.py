@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import trainings
 
+from igconv.data import datasets
 from igconv.data.patches import PatchSource
 from igconv.models import state_files
 from igconv.study import results
@@ -184,10 +187,14 @@ def test_ten_kills_change_nothing(tiny_run, go, weights_of, monkeypatch, tmp_pat
     go(run)
     duration, whole = time.monotonic() - start, weights_of(run)
     monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "killed"))
+    # Everything is imported when a child begins, so that the moment falls into the training. A child of this process
+    # itself could not train: a backward pass that an earlier test ran on fake CUDA left autograd's threads here.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trainings"])
+    folders = {name: os.environ[name] for name in ("IGCONV_RESULTS", "IGCONV_CACHE", "IGCONV_DATA")}
     moments, kills, last = random.Random(0), 0, 0
     while not (folder_of(run) / "model.safetensors").exists():
-        # A fork has everything imported, so that the moment falls into the training.
-        process = multiprocessing.get_context("fork").Process(target=go, args=(run,))
+        process = context.Process(target=trainings.elsewhere, args=(run, datasets.catalogue(), folders))
         process.start()
         process.join(0.1 + moments.uniform(0.02, 0.09) * duration if kills < 10 else None)
         if process.is_alive():
