@@ -187,6 +187,7 @@ def convert(
     crops: int = 512,
     seed: int = 0,
     target: Literal["hr", "network"] = "hr",
+    upsampler: Literal["igconv", "igconv+"] = "igconv",
     tune: int = 0,
     device: str = "cpu",
 ) -> None:
@@ -201,6 +202,7 @@ def convert(
         crops: of 48 x 48 input pixels per scale; 192 are quick, 1536 better.
         seed: of crops and kernels.
         target: hr, or network for the network's own images at the other scales.
+        upsampler: igconv, or igconv+, which needs --tune to be as good.
         tune: steps of training that follow; the same command resumes it.
         device: cpu or cuda.
     """
@@ -214,9 +216,8 @@ def convert(
         raise InputError(f"{output} exists; choose another name or remove it")
     if device == "cpu":
         inference.keep_freed_memory()
-    model = convert_network(
-        network, scales, images=images, crops=crops, seed=seed, target=target, tune=tune, device=device
-    )
+    options = dict(images=images, crops=crops, seed=seed, target=target, upsampler=upsampler, tune=tune, device=device)
+    model = convert_network(network, scales, **options)
     checkpoints.save(model, output, converted_from=Path(network).name, scales=sorted(scales))
     print(f"{output}: {output.stat().st_size / 1e6:.2f} MB, sha256 {files.sha256(output)}")
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igconv.conversion.sums import CONSTANT, Normal
+from igconv.conversion.sums import CONSTANT, TAPS, Normal
 from igconv.errors import InputError
 
 WEIGHTS = tuple(10.0**e for e in range(-10, 0))
@@ -48,6 +48,17 @@ def solve(normal: Normal, weight: float) -> tuple[Tensor, Tensor]:
     system = scale[:, None] * xx * scale + weight * torch.eye(len(xx), dtype=xx.dtype, device=xx.device)
     coefficients = scale[:, None] * torch.linalg.solve(system, scale[:, None] * xy)
     return coefficients, (normal.y - normal.x @ coefficients) / normal.count
+
+
+# Taps of a 3x3 kernel that flips and rotations carry into one another: the corners, the edges, the centre.
+ORBITS = torch.tensor([[1, 0, 1, 0, 0, 0, 1, 0, 1], [0, 1, 0, 1, 0, 1, 0, 1, 0], [0, 0, 0, 0, 1, 0, 0, 0, 0]]).double()
+
+
+def solve_symmetric(normal: Normal, weight: float) -> tuple[Tensor, Tensor]:
+    """`solve` among the kernels that are the mean of their own flips and rotations (IGConv+'s dihedral averaging)."""
+    mix = torch.kron(torch.eye(len(normal.x) // TAPS, dtype=torch.float64), ORBITS)
+    coefficients, constants = solve(normal.mixed(mix), weight)
+    return mix.T @ coefficients, constants
 
 
 def error(normal: Normal, coefficients: Tensor, intercept: Tensor) -> Tensor:

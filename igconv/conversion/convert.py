@@ -27,6 +27,7 @@ from igconv.evaluation.benchmark import bicubic
 from igconv.evaluation.metrics import psnr_y
 from igconv.models import inference
 from igconv.models.super_resolver import Affine, SuperResolver
+from igconv.models.upsamplers import sample_lr
 
 BUNDLED, BUNDLED_TEST = ("sample_train",), ("sample_test",)
 LARGEST = 32  # scale
@@ -70,6 +71,7 @@ def convert(
     crops: int = 512,
     seed: int = 0,
     target: str = "hr",
+    upsampler: str = "igconv",
     tune: int = 0,
     device="cpu",
 ) -> SuperResolver:
@@ -92,6 +94,9 @@ def convert(
         crops: LR crops of 48 x 48 px per scale.
         seed: of crops and hyper-network. The same seed gives the same model.
         target: "hr", or "network": the network's own images, resized to the other scales.
+        upsampler: "igconv", or "igconv+", whose kernels are symmetric (on an encoder that was not trained with such
+            ones they need ``tune``) and add to what IGSample reads from the LR image, at first by bilinear
+            interpolation.
         tune: steps of training that follow, of everything.
         device: "cpu" or "cuda", for the encoder's passes.
 
@@ -102,7 +107,9 @@ def convert(
     source = opened(network)
     if not isinstance(tune, int) or tune < 0:
         raise InputError(f"tune is a number of steps, 0 for none, got {tune!r}")
-    done = conversion(source, scales, images=images, crops=crops, seed=seed, target=target, device=device)
+    plus = choose(upsampler, ("igconv", "igconv+"), "upsampler") == "igconv+"
+    options = dict(images=images, crops=crops, seed=seed, target=target, device=device)
+    done = conversion(source, scales, **options, dihedral=plus, igsample=plus)
     model, table = done.model, done.table
     if tune:
         from igconv.conversion.tuning import tuned, tuning_run
@@ -133,6 +140,8 @@ def conversion(
     ridge: float | None = None,
     held_out: Sequence[str] | None = None,
     keep_own: bool = True,
+    dihedral: bool = False,
+    igsample: bool = False,
     hidden_dim: int = 256,
     num_layers: int = 4,
 ) -> Conversion:
@@ -143,7 +152,9 @@ def conversion(
         side: of the LR crops.
         ridge: weight of the closed form; None: 1e-6, and 3e-3 for more scales than three.
         held_out: image sets for the table; None: every eighth of ``images``, or the bundled test photographs.
-        keep_own: fit to the network's own kernels at its scale, where there are such.
+        keep_own: fit to the network's own kernels at its scale, where there are such that the upsampler can have.
+        dihedral: symmetric kernels.
+        igsample: fit to what the bilinear image lacks, and add an IGSample whose offsets are zero, ready to be trained.
         hidden_dim, num_layers: of the hyper-network.
     """
     scales = _checked(scales, crops, target, images)
@@ -153,9 +164,13 @@ def conversion(
         max_scale=max(4, *scales),
         bias="subpixel",
         basis=True,
+        dihedral=dihedral,
+        igsample=igsample,
         hidden_dim=hidden_dim,
         num_layers=num_layers,
     )
+    if igsample:
+        without_offsets(model.sampler)
     fitting, testing = _pictures(images, held_out)
     inference.prepare(model, device)
     channels = model.upsampler.basis.shape[0]
@@ -163,26 +178,19 @@ def conversion(
     if crops < needed:
         raise InputError(f"{crops} crops are too few for {channels} channels; give at least {needed}")
 
-    raw = {}
-    for scale in scales:
-        patches = PatchSource(fitting, (scale,), side, sums.BATCH, seed, "matlab")
-        raw[scale] = sums.gather(
-            _encoder(model, device),
-            _batches(patches, source, scale, target, model, device),
-            math.ceil(crops / sums.BATCH),
-            scale,
-        )
+    raw = gathered(model, source, scales, fitting, crops, side, seed, target, device)
     basis = sums.whitening(sums.channel_covariance(raw))
     white = {scale: normal.in_basis(basis) for scale, normal in raw.items()}
     weight = ridge if ridge is not None else RIDGE if len(scales) <= 3 else RIDGE_MANY
-    closed = {r: torch.cat([c, b[None]]) for r, (c, b) in ((r, closed_form.solve(white[r], weight)) for r in scales)}
-    own = source.scale if keep_own and source.head is not None and source.scale in scales else None
+    closed = solved(white, weight, dihedral)
+    possible = keep_own and source.head is not None and not dihedral and not igsample
+    own = source.scale if possible and source.scale in scales else None
     if own:
         closed[own] = own_kernels(source.head, basis)
     with torch.no_grad():
         model.upsampler.basis.copy_(basis)
     errors = hyperfit.fit(model.cpu().upsampler, closed, white, own, weight, seed)
-    heads = {"closed_form_db": with_spconvs(source, closed, basis), "converted_db": model}
+    heads = {"closed_form_db": with_spconvs(source, closed, basis, model.sampler), "converted_db": model}
     table = measured(heads, source, scales, testing, side, seed, device)
     lost = (table.closed_form_db - table.converted_db).max()
     fitted = bool(np.isfinite(lost) and lost < 1)
@@ -191,6 +199,36 @@ def conversion(
         model = heads["closed_form_db"]
         table["converted_db"] = table.closed_form_db
     return Conversion(model.cpu(), table, closed, white, errors, fitted)
+
+
+def gathered(
+    model: SuperResolver, source: Source, scales, pictures, crops: int, side: int, seed: int, target: str, device
+) -> dict[int, sums.Normal]:
+    """Scale -> sums over LR crops of pictures (H, W, 3): the model's features, and what its upsampler is to add."""
+    return {
+        scale: sums.gather(
+            _encoder(model, device),
+            _batches(PatchSource(pictures, (scale,), side, sums.BATCH, seed, "matlab"), source, scale, target, model),
+            math.ceil(crops / sums.BATCH),
+            scale,
+        )
+        for scale in scales
+    }
+
+
+def solved(white: dict[int, sums.Normal], weight: float, symmetric: bool = False) -> dict[int, Tensor]:
+    """Scale -> SPConv in closed form: (9 C + 1, 3 r^2) coefficients and constants."""
+    solve = closed_form.solve_symmetric if symmetric else closed_form.solve
+    return {
+        scale: torch.cat([coefficients, constants[None]])
+        for scale, (coefficients, constants) in ((scale, solve(normal, weight)) for scale, normal in white.items())
+    }
+
+
+@torch.no_grad()
+def without_offsets(sampler: nn.Module) -> None:
+    """An IGSample's last layer without offsets: the LR image by bilinear interpolation, until it is trained."""
+    sampler.hyper.query_kernel[-1].weight[:6] = 0
 
 
 def own_kernels(head: tuple[Tensor, Tensor], basis: Tensor) -> Tensor:
@@ -249,12 +287,15 @@ def _encoder(model: SuperResolver, device) -> Callable[[Tensor], Tensor]:
     return features
 
 
-def _batches(patches: PatchSource, source: Source, scale: int, target: str, model: SuperResolver, device):
-    """index -> (lr, what the head has to return: the image before ``post``)."""
+def _batches(patches: PatchSource, source: Source, scale: int, target: str, model: SuperResolver):
+    """index -> (lr, what the upsampler has to return: the image without the sampler's, before ``post``)."""
 
     def batch(index: int) -> tuple[Tensor, Tensor]:
         part = patches.micro_batch(index, 0)
         image = part.hr if target == "hr" else network_image(source, part.lr, scale)
+        if model.sampler is not None:
+            b, _, h, w = part.lr.shape
+            image = image - sample_lr(part.lr, part.lr.new_zeros(b, 12 * scale**2, h, w), scale)
         return part.lr, before_post(model.post, image)
 
     return batch
@@ -280,8 +321,12 @@ def before_post(post: nn.Module, image: Tensor) -> Tensor:
     return image
 
 
-def with_spconvs(source: Source, closed: dict[int, Tensor], basis: Tensor) -> SuperResolver:
+def with_spconvs(
+    source: Source, closed: dict[int, Tensor], basis: Tensor, sampler: nn.Module | None = None
+) -> SuperResolver:
+    """The source's encoder with SPConvs of `solved` in place of the IGConv, beside the same sampler."""
     model = source.build("spconv", tuple(closed))
+    model.sampler = sampler
     for scale, coefficients in closed.items():
         model.upsampler.heads[str(scale)] = spconv_of(coefficients, basis, scale)
     return model

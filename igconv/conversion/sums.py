@@ -49,10 +49,14 @@ class Normal:
         last = torch.cat([self.x, self.x.new_tensor([self.count])])
         return torch.cat([rows, last[None]]) / self.count
 
+    def mixed(self, mix: Tensor) -> "Normal":
+        """The same pixels seen as ``mix`` (m, p) x."""
+        mix = mix.to(self.xx)
+        return Normal(self.count, mix @ self.x, self.y, mix @ self.xx @ mix.T, mix @ self.xy, self.yy)
+
     def in_basis(self, basis: Tensor) -> "Normal":
         """The same pixels with features that a 1x1 convolution ``basis`` (C, C) has mixed."""
-        mix = torch.kron(basis.to(self.xx), torch.eye(TAPS, dtype=self.xx.dtype, device=self.xx.device))
-        return Normal(self.count, mix @ self.x, self.y, mix @ self.xx @ mix.T, mix @ self.xy, self.yy)
+        return self.mixed(torch.kron(basis.to(self.xx), torch.eye(TAPS, dtype=self.xx.dtype, device=self.xx.device)))
 
 
 def normal_equations(x: Tensor, y: Tensor) -> Normal:

@@ -41,10 +41,13 @@ def tuning_run(
         checkpoint_every=min(50, steps),
     )
     encoder = re.sub(r"[^\w.+]", "_", name.rpartition("/")[2])
+    plus = getattr(model, "sampler", None) is not None
+    if plus:
+        settings |= dict(dihedral=True, igsample=True)
     return Run(
         PROFILE,
         encoder,
-        "igconv",
+        "igconv+" if plus else "igconv",
         scales=tuple(scales),
         seed=seed,
         train_sets=tuple(map(str, images)),

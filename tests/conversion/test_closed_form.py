@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from igconv import InputError
 from igconv.analysis.ridge import head
 from igconv.conversion import closed_form, sums
+from igconv.models.hypernetwork import dihedral_average
 
 
 def noise(*shape, seed=0):
@@ -81,3 +82,23 @@ def test_bad_equations_are_named():
         closed_form.solve(sums.normal_equations(torch.full((20, 3), 0.1), noise(20, 1)), 1e-3)
     with pytest.raises(InputError, match="need images"):
         sums.spconv_equations(noise(2, 4, 8, 8), noise(2, 3, 16, 16), 3)
+
+
+def test_the_best_symmetric_kernel_is_found():
+    """Planted symmetric kernels come back, and among symmetric ones none has a smaller error than the solution."""
+    features = noise(4, 3, 12, 12).double()
+    kernel = noise(12, 3, 3, 3, seed=1).double()
+    symmetric = dihedral_average(kernel)
+
+    def equations(k):
+        return sums.spconv_equations(features, F.pixel_shuffle(F.conv2d(features, k, padding=1), 2), 2)
+
+    found, _ = closed_form.solve_symmetric(equations(symmetric), 1e-12)
+    assert torch.allclose(found.T.view_as(kernel), symmetric, atol=1e-8)
+    other = equations(kernel)
+    found, constants = closed_form.solve_symmetric(other, 1e-12)
+    least = closed_form.error(other, found, constants).mean()
+    averaged = symmetric.flatten(1).T
+    means = (other.y - other.x @ averaged) / other.count
+    assert 0 < least < closed_form.error(other, averaged, means).mean()
+    assert closed_form.error(other, *closed_form.solve(other, 1e-12)).mean() < 1e-9

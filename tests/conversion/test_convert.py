@@ -228,3 +228,22 @@ def test_fitted_hyper_networks_are_the_papers(plain, folder):
     names = {name.removeprefix("upsampler.") for name in model.state_dict() if name.startswith("upsampler.")}
     extra = {"basis", "bias", "bias_freq", "bias_amplitude"}
     assert names == {f"hyper.{name}" for name in expected} | extra
+
+
+def test_symmetric_kernels_beside_the_bilinear_image(plain, folder):
+    """IGConv+ by conversion: kernels are their own flips and rotations, the sampler starts as bilinear interpolation,
+    and both together are near their closed form, well above bicubic."""
+    done = conversion(opened(plain(2)), (2, 3), images=[folder], dihedral=True, igsample=True, **QUICK)
+    for bank in (done.model.upsampler.kernel_bank(2), closed_kernels(done, 3)):
+        assert torch.allclose(bank, bank.transpose(-1, -2), atol=1e-5)
+        assert torch.allclose(bank, bank.flip(-1), atol=1e-5)
+    lr = torch.rand(1, 3, 13, 18)
+    with torch.no_grad():
+        sampled = done.model.sampler(lr, done.model.encode(lr)[1], 3)
+    assert difference(sampled, nn.functional.interpolate(lr, scale_factor=3, mode="bilinear")) < 1e-5
+    assert (done.table.converted_db - done.table.closed_form_db).abs().max() < 0.02
+    assert (done.table.converted_db > done.table.bicubic_db).all()
+
+
+def closed_kernels(done, scale: int) -> torch.Tensor:
+    return done.closed[scale][:-1].T.unflatten(1, (-1, 3, 3))
