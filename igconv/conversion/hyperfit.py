@@ -27,7 +27,7 @@ from igconv.models.upsamplers import IGConv
 from igconv.progress import follow_items
 
 ROWS = 6_000  # kernel entries times sub-pixels whose Jacobian is made at once: 37 MB per 1,000 at width 512
-ITERATIONS, FEW, REFINEMENTS = 20, 4, 12
+ITERATIONS, FEW, REFINEMENTS = 20, 8, 12
 LEAST = 1e-6  # damping: below it, float32 no longer factorises
 MEMORY = 2**31  # bytes of a Jacobian that is kept; kernels of larger scales are fitted without
 EXACT = 1e-3  # relative error of kernels that counts as met
@@ -173,7 +173,7 @@ def refine(
     targets: Tensor,
     metric: Metric,
     iterations: int = REFINEMENTS,
-    inner: int = 40,
+    inner: int = 30,
     damping: float = 1e-2,
     enough: float = 0.01,
 ) -> Iterator[float]:
@@ -275,6 +275,7 @@ def fit(
     own: int | None,
     ridge: float,
     seed: int,
+    note: Callable[[IGConv, float], None] | None = None,
 ) -> list[float]:
     """Fit an IGConv with a basis and sub-pixel constants to the SPConvs of several scales.
 
@@ -284,6 +285,7 @@ def fit(
         equations: scale -> sums on whitened features.
         own: the scale whose kernels have to be met; None: none.
         ridge: weight of the closed form.
+        note: called with the upsampler and the relative error, before the fit and after each iteration on kernels.
 
     Returns:
         relative error of the kernels before the fit and after each iteration, the residuals of x r weighted by 1 / r.
@@ -301,7 +303,12 @@ def fit(
     # Where targets are not far fewer than latents kernels cannot all be met: a few steps lead to where a metric helps.
     large = 4 * targets.numel() * entries.latents.shape[1] > MEMORY
     count = ITERATIONS if large or 2 * targets.shape[1] <= entries.latents.shape[1] else FEW
-    errors = list(follow_items(levenberg_marquardt(entries, targets, weights, count), count + 1, "fit of kernels"))
+    errors = []
+    for error in follow_items(levenberg_marquardt(entries, targets, weights, count), count + 1, "fit of kernels"):
+        errors.append(error)
+        if note:
+            _store(entries, upsampler)
+            note(upsampler, error)
     if errors[-1] > EXACT and not large:  # more than latents can follow: what counts is the images
         parts = []
         for r in scales:
@@ -318,14 +325,19 @@ def fit(
             list(levenberg_marquardt(alone, wanted, torch.ones_like(wanted[0])))
             entries.latents = alone.latents
         errors.append(float(((targets - entries.values()) * weights).norm() / (targets * weights).norm()))
-    with torch.no_grad():
-        place = 0
-        for freq, amplitude in _latents(upsampler):
-            found = entries.latents[place : place + len(freq)]
-            freq.copy_(found[:, : freq.shape[1]])
-            amplitude.copy_(found[:, freq.shape[1] :])
-            place += len(freq)
+    _store(entries, upsampler)
     return errors
+
+
+@torch.no_grad()
+def _store(entries: Entries, upsampler: IGConv) -> None:
+    """The latents of `Entries` into the upsampler they were made of."""
+    place = 0
+    for freq, amplitude in _latents(upsampler):
+        found = entries.latents[place : place + len(freq)]
+        freq.copy_(found[:, : freq.shape[1]])
+        amplitude.copy_(found[:, freq.shape[1] :])
+        place += len(freq)
 
 
 def _latents(upsampler: IGConv) -> list[tuple[Tensor, Tensor]]:
