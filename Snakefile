@@ -141,19 +141,27 @@ rule initialisation:
     params: settings=SETTINGS
     shell: EXECUTE
 
+rule conversion:
+    input: weights(RUNS), notebook=notebook("09_conversion")
+    output: [f"analysis/conversion/{name}.csv" for name in ("quality", "iterations", "eigenvalues", "costs")]
+    log: notebook=executed("09_conversion")
+    params: settings=SETTINGS
+    shell: EXECUTE
+
 rule tables:
     input:
         rules.data.output, rows(RUNS), rules.evaluate.output, rules.similarity.output, rules.correlation.output,
         rules.spectrum.output, rules.efficiency.output, rules.unseen.output, rules.initialisation.output,
-        notebook=notebook("09_tables")
+        rules.conversion.output,
+        notebook=notebook("10_tables")
     output: "tables/main.csv", "tables/claims.csv", "tables/claims_per_scale.csv"
-    log: notebook=executed("09_tables")
+    log: notebook=executed("10_tables")
     shell: EXECUTE
 
 rule figures:
-    input: rules.tables.output, notebook=notebook("10_figures")
+    input: rules.tables.output, notebook=notebook("11_figures")
     output: "figures/psnr_gain.png"
-    log: notebook=executed("10_figures")
+    log: notebook=executed("11_figures")
     shell: EXECUTE
 
 rule report:

@@ -96,8 +96,10 @@ class Entries:
 
 
 def cholesky_solve(matrices: Tensor, right: Tensor) -> Tensor:
-    """Solutions of positive definite systems (n, m, m) x (n, m)."""
-    return torch.cholesky_solve(right[..., None], torch.linalg.cholesky(matrices))[..., 0]
+    """Solutions of positive definite systems (n, m, m) x (n, m); 0 where float32 cannot factorise."""
+    factors, failed = torch.linalg.cholesky_ex(matrices)
+    found = torch.cholesky_solve(right[..., None], factors)[..., 0]
+    return torch.where(failed[:, None] == 0, found, 0)
 
 
 def levenberg_marquardt(
@@ -205,7 +207,10 @@ def refine(
             own = block.diagonal(dim1=1, dim2=2)
             mean[part] = own.mean(1, keepdim=True)
             own += damping * mean[part]
-            inverses[part] = torch.cholesky_inverse(torch.linalg.cholesky(block))
+            factors, failed = torch.linalg.cholesky_ex(block)
+            # Where float32 cannot factorise, the diagonal does: it is a preconditioner only.
+            diagonals = torch.diag_embed(1 / own)
+            inverses[part] = torch.where(failed[:, None, None] == 0, torch.cholesky_inverse(factors), diagonals)
 
         def product(step: Tensor) -> Tensor:
             made = (jacobian @ step[..., None])[..., 0]  # all within this iteration

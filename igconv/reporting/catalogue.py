@@ -1,6 +1,6 @@
 """THE catalogue of tables and figures: what there is, from what it is made, and what its caption says.
 
-Notebook 09 makes the tables, notebook 10 the figures, the report shows both in the order of this page; none of them
+Notebook 10 makes the tables, notebook 11 the figures, the report shows both in the order of this page; none of them
 names one that is not here.
 """
 

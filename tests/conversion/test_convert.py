@@ -10,6 +10,7 @@ from igconv import InputError, build_model
 from igconv.cli import main
 from igconv.conversion import convert as conversion_module
 from igconv.conversion.convert import conversion, network_image
+from igconv.conversion.hyperfit import cholesky_solve
 from igconv.conversion.sources import opened
 from igconv.models.hypernetwork import HyperNetwork
 
@@ -247,3 +248,10 @@ def test_symmetric_kernels_beside_the_bilinear_image(plain, folder):
 
 def closed_kernels(done, scale: int) -> torch.Tensor:
     return done.closed[scale][:-1].T.unflatten(1, (-1, 3, 3))
+
+
+def test_a_system_that_float32_cannot_factorise_is_no_step():
+    """A singular system among others: they are solved, it gives 0 instead of an error."""
+    good, bad = torch.eye(3) * 2, -torch.eye(3)
+    found = cholesky_solve(torch.stack([good, bad]), torch.ones(2, 3))
+    assert torch.equal(found, torch.stack([torch.full((3,), 0.5), torch.zeros(3)]))

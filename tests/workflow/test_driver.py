@@ -75,7 +75,7 @@ def test_trainings_start_in_the_order_of_the_table(smoke):
 
 def test_shows_steps_and_ends_with_the_table_and_the_report(smoke):
     root, _, output = smoke
-    assert re.search(r"^\[\d+/\d+\] < 09_tables: \d+ s$", output, re.MULTILINE)
+    assert re.search(r"^\[\d+/\d+\] < 10_tables: \d+ s$", output, re.MULTILINE)
     assert re.search(r"^(\[\d+/\d+\] )?edsr_tiny-igconv\S*: step \d+/6, loss", output, re.MULTILINE)
     assert "| bicubic" in output
     assert output.strip().splitlines()[-1].startswith(f"report: {root}/report/index.html")
@@ -99,7 +99,7 @@ def test_leaves_the_files_of_the_schema(smoke):
         if path.parent.parent.name != "runs":  # a run has one provenance for all its files
             assert path.with_suffix(".provenance.json").is_file(), path
     executed = {p.stem for p in (root / "notebooks").glob("*.ipynb")}
-    assert {"00_data", "02_evaluate", "09_tables", "10_figures"} <= executed
+    assert {"00_data", "02_evaluate", "10_tables", "11_figures"} <= executed
     assert len([name for name in executed if name.startswith("01_train-")]) == len(runs_of("smoke"))
     assert all(p.stat().st_size < 3e6 for p in (root / "notebooks").glob("*.ipynb"))
     assert {p.stem for p in (root / "figures").glob("*.png")} == {p.stem for p in (root / "figures").glob("*.pdf")}
@@ -234,6 +234,6 @@ def test_a_failing_notebook_fails_the_driver_and_is_named(smoke):
     broken = call("smoke", results_folder=root.parent)
     assert broken.returncode == 1
     (line,) = {line for line in broken.stdout.splitlines() if line.startswith("FAILED ")}
-    assert line.startswith("FAILED 09_tables: ")
+    assert line.startswith("FAILED 10_tables: ")
     assert str(victim) in line
-    assert (root / "notebooks" / "09_tables.ipynb").is_file()
+    assert (root / "notebooks" / "10_tables.ipynb").is_file()

@@ -12,8 +12,8 @@ from igconv.workflow.notebooks import convert, execute, main, parameters
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 EXPECTED = ["00_data", "01_train", "02_evaluate", "03_encoder_similarity", "04_spconv_correlation",
-            "05_spectral_bias", "06_efficiency", "07_unseen_scales", "08_initialisation", "09_tables",
-            "10_figures", "explore"]  # fmt: skip
+            "05_spectral_bias", "06_efficiency", "07_unseen_scales", "08_initialisation", "09_conversion", "10_tables",
+            "11_figures", "explore"]  # fmt: skip
 
 
 def test_all_notebooks_are_there():

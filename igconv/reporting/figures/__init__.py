@@ -1,6 +1,7 @@
 """One function per figure: tidy data frame -> matplotlib figure. `save` writes it as PNG and PDF."""
 
 from igconv.reporting.figures.claims import claims
+from igconv.reporting.figures.conversion import conversion_fit, conversion_heads, conversion_losses
 from igconv.reporting.figures.correlation import alignment_bars, correlation_bars, kernel_patterns, pattern_continuity
 from igconv.reporting.figures.efficiency import (
     cost_sweep,
@@ -19,8 +20,8 @@ from igconv.reporting.figures.unseen import unseen_scales
 
 __all__ = [
     "COLOURS", "Picture", "ablation", "alignment_bars", "band_differences", "band_errors", "band_learning",
-    "band_times", "cka_depth", "cka_maps", "claims", "correlation_bars", "cost_sweep", "efficiency_bars",
-    "encoder_costs", "generation_time", "image_grid", "kernel_patterns", "labelled", "model_sweep",
-    "pattern_continuity", "psnr_gain", "save", "starts", "stored_parameters", "style", "training_budget",
-    "training_curves", "transfer_loss", "unseen_scales",
+    "band_times", "cka_depth", "cka_maps", "claims", "conversion_fit", "conversion_heads", "conversion_losses",
+    "correlation_bars", "cost_sweep", "efficiency_bars", "encoder_costs", "generation_time", "image_grid",
+    "kernel_patterns", "labelled", "model_sweep", "pattern_continuity", "psnr_gain", "save", "starts",
+    "stored_parameters", "style", "training_budget", "training_curves", "transfer_loss", "unseen_scales",
 ]  # fmt: skip
