@@ -5,7 +5,15 @@ set -euo pipefail
 for name in IGCONV_RESULTS IGCONV_DATA IGCONV_CACHE; do
   [[ -z ${!name:-} || ${!name} == [/~]* ]] || export "$name=$PWD/${!name}"
 done
-cd "$(dirname "$0")"
+# The checkout this file lies in, also when it was started by a link; CDPATH would lead elsewhere.
+here=${BASH_SOURCE[0]}
+while [[ -L $here ]]; do
+  target=$(readlink "$here")
+  [[ $target == /* ]] || target=$(dirname "$here")/$target
+  here=$target
+done
+unset CDPATH
+cd -P -- "$(dirname "$here")"
 
 usage() {
   cat <<'TEXT'
@@ -26,7 +34,7 @@ usage: ./run_all.sh [sample|cpu|benchmark|paper|test] [--dry-run] [--jobs N] [--
   --slurm       send every step to a SLURM cluster (profiles/slurm/config.yaml)
 
 Results: results/<profile>/, the report: results/<profile>/report/index.html
-The first call makes .venv (some GB of PyTorch), unless an environment that imports igconv is active.
+The first call makes .venv (some GB of PyTorch), unless an environment with this checkout's igconv is active.
 TEXT
 }
 
@@ -41,41 +49,127 @@ for word in "$@"; do
   if [[ $word == -h || $word == --help ]]; then usage; exit 0; fi
 done
 
+fail() {
+  echo "error: $1" >&2
+  exit 2
+}
+
+is_new_enough() {
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null
+}
+
 find_python() {
   local candidate
   for candidate in python3 python3.11 python3.12 python3.13 python3.14; do
-    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    if is_new_enough "$candidate"; then
       echo "$candidate"
       return
     fi
   done
-  echo "error: Python 3.11 or newer is needed and was not found" >&2
-  exit 2
+  fail "Python 3.11 or newer is needed and was not found"
 }
 
-# The packages of pyproject.toml in .venv, by uv when it can be had. A stamp tells a finished installation from one
-# that was interrupted, and from one for an older pyproject.toml.
-make_venv() {
-  local stamp wanted
-  stamp=.venv/.installed
-  wanted=$(cksum < pyproject.toml)
-  [[ -x .venv/bin/python && -f $stamp && $(cat "$stamp") == "$wanted" ]] && return
-  echo "making .venv (PyTorch and Jupyter; some GB, some minutes; with SRFormer's code, CC BY-NC: non-commercial use only)"
-  [[ -x .venv/bin/python ]] || "$(find_python)" -m venv .venv
+# The checkout whose igconv a Python runs; nothing if it cannot run the study. -I: by what is installed there alone.
+checkout_of() {
+  "$1" -I -c 'import os, igconv, snakemake, papermill
+print(os.path.dirname(os.path.dirname(os.path.realpath(igconv.__file__))))' 2> /dev/null || true
+}
+
+# Where .venv was made, if that was not here: its scripts still start what lies there.
+made_elsewhere() {
+  local maker
+  if [[ -f .venv/.checkout ]]; then maker=$(cat .venv/.checkout); else maker=$(checkout_of .venv/bin/python); fi
+  [[ -z $maker || $maker == "$PWD" ]] || echo "$maker"
+}
+
+make_venv_folder() {
+  local maker python
+  maker=$(made_elsewhere)
+  if [[ -z $maker ]] && is_new_enough .venv/bin/python; then return; fi
+  # What is there is broken, half made or another checkout's, and is emptied; not behind a link, where others use it.
+  [[ ! -L .venv ]] || fail ".venv is a link to an environment that does not work here (${maker:-broken}); remove it"
+  [[ -z $maker ]] || echo ".venv was made for $maker; making it again"
+  python=$(find_python)
+  "$python" -m venv --clear .venv 2> /dev/null || uv venv --quiet --clear --python "$python" .venv 2> /dev/null ||
+    "$python" -m venv --clear --without-pip .venv || fail "$python cannot make .venv (Debian: apt install python3-venv)"
+}
+
+# uv is fast; where it is missing or fails (a mirror that only pip knows, a cache it cannot write), pip.
+install() {
+  local python=.venv/bin/python uv=""
   if command -v uv > /dev/null; then
-    uv pip install --quiet --python .venv/bin/python --editable ".[dev]"
-  elif .venv/bin/python -m pip install --quiet uv; then
-    .venv/bin/uv pip install --quiet --python .venv/bin/python --editable ".[dev]"
-  else
-    .venv/bin/python -m pip install --quiet --editable ".[dev]"
+    uv=uv
+  elif [[ -x .venv/bin/uv ]] || "$python" -m pip install --quiet uv 2> /dev/null; then
+    uv=.venv/bin/uv
   fi
-  echo "$wanted" > "$stamp"
+  if [[ -n $uv ]]; then
+    "$uv" pip install --quiet --python "$python" --editable ".[dev]" && return
+    echo "uv could not install it; trying pip"
+  fi
+  "$python" -m pip --version > /dev/null 2>&1 || "$python" -m ensurepip > /dev/null 2>&1 ||
+    fail "neither uv nor pip can be had in .venv (Debian: apt install python3-venv; then remove .venv)"
+  "$python" -m pip install --quiet --editable ".[dev]" ||
+    fail "the packages could not be installed; the same command tries again"
 }
 
-# `cd /`: igconv must be installed in the active environment, not merely lie in this folder.
-if [[ -n ${VIRTUAL_ENV:-}${CONDA_PREFIX:-} ]] && (cd / && python -c 'import igconv, snakemake, papermill') 2>/dev/null; then
+# The packages of pyproject.toml in .venv. A stamp tells a finished installation from one that was interrupted, and
+# from one for an older pyproject.toml or another Python.
+make_venv() {
+  local wanted
+  make_venv_folder
+  echo "$PWD" > .venv/.checkout
+  wanted="$(cksum < pyproject.toml) $(.venv/bin/python -c 'import sys; print(*sys.version_info[:2])')"
+  if [[ -f .venv/.installed && $(cat .venv/.installed) == "$wanted" ]]; then
+    [[ $(checkout_of .venv/bin/python) != "$PWD" ]] || return 0
+  fi
+  echo "making .venv (PyTorch and Jupyter; some GB, some minutes; with SRFormer's code, CC BY-NC: non-commercial use)"
+  rm -f .venv/.installed
+  install
+  [[ $(checkout_of .venv/bin/python) == "$PWD" ]] ||
+    fail "the installation in .venv is not complete; remove .venv and try again"
+  echo "$wanted" > .venv/.installed
+}
+
+# Folders of PYTHONPATH with a package of our name would be mixed with ours.
+clean_python_path() {
+  local rest=${PYTHONPATH:-}: kept="" folder
+  while [[ -n $rest ]]; do
+    folder=${rest%%:*}
+    rest=${rest#*:}
+    if [[ -n $folder && ! $folder -ef $PWD && (-e $folder/igconv || -e $folder/igconv.py) ]]; then
+      echo "PYTHONPATH: $folder has another igconv; left out" >&2
+    elif [[ -n $folder ]]; then
+      kept+=${kept:+:}$folder
+    fi
+  done
+  if [[ -n $kept ]]; then export PYTHONPATH=$kept; else unset PYTHONPATH; fi
+}
+
+# Jupyter, IPython, Snakemake and Matplotlib keep files below the home; where that cannot be written, below the
+# temporary folder. HOME itself stays where it exists: pip's settings may lie there.
+find_writable_home() {
+  local trial place
+  if [[ -n ${HOME:-} ]] && trial=$(mktemp -d "$HOME/.igconv-XXXXXX" 2> /dev/null); then
+    rmdir "$trial"
+    return
+  fi
+  place=${TMPDIR:-/tmp}/igconv-home-$(id -u)
+  mkdir -p -m 700 "$place" 2> /dev/null && [[ -O $place && ! -L $place && -w $place ]] || place=$(mktemp -d)
+  [[ -d ${HOME:-} ]] || export HOME=$place
+  export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$place/cache} XDG_DATA_HOME=${XDG_DATA_HOME:-$place/data}
+  export IPYTHONDIR=${IPYTHONDIR:-$place/ipython} MPLCONFIGDIR=${MPLCONFIGDIR:-$place/matplotlib}
+  export JUPYTER_DATA_DIR=${JUPYTER_DATA_DIR:-$place/jupyter}
+  export JUPYTER_RUNTIME_DIR=${JUPYTER_RUNTIME_DIR:-$place/jupyter/runtime}
+}
+
+clean_python_path
+find_writable_home
+active=""
+[[ -z ${VIRTUAL_ENV:-}${CONDA_PREFIX:-} ]] || active=$(checkout_of python)
+if [[ $active == "$PWD" ]]; then
   python=$(command -v python)
 else
+  [[ -z $active ]] || echo "the active environment runs igconv of $active; taking .venv of $PWD" >&2
   make_venv
   python=$PWD/.venv/bin/python
 fi

@@ -136,7 +136,7 @@ def train_runs(out: Path, profile: str, device: str, deadline: float, wanted: li
             for record in records:
                 saved = record["step"] % run.checkpoint_every == 0 if run.checkpoint_every else False
                 if saved:
-                    print(f"{run.name}: step {record['step']}/{run.steps}, {record['psnr_y_db']:.2f} dB", flush=True)
+                    print(f"{run.name}: step {record['step']}/{run.steps}, loss {record['loss']:.4f}", flush=True)
                 if record["step"] == run.steps:
                     continue  # the files are written when the iterator ends
                 if saved and time.monotonic() > deadline:

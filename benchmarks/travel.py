@@ -5,6 +5,7 @@ python benchmarks/travel.py unpack FOLDER [--profile benchmark]
 """
 
 import argparse
+import io
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,19 @@ from igconv.errors import InputError
 from igconv.models import checkpoints
 from igconv.study import results
 from igconv.study.runs import runs_of
+from igconv.upscaling import DEFAULT_WEIGHTS
 
 
 def code() -> list[Path]:
     """Tracked files without results, which training does not read."""
     listed = subprocess.run(["git", "ls-files"], cwd=results.PROJECT, capture_output=True, text=True, check=True)
     return [results.PROJECT / name for name in listed.stdout.splitlines() if not name.startswith("results/")]
+
+
+def packaged_rows() -> Path:
+    """Committed rows of the model that comes with the package, which the GPU tests compare with."""
+    meta = checkpoints.metadata(DEFAULT_WEIGHTS)["meta"]
+    return results.PROJECT / "results" / meta["profile"] / "rows" / f"{meta['run']}.csv"
 
 
 def images(profile: str) -> dict[Path, str]:
@@ -37,7 +45,7 @@ def images(profile: str) -> dict[Path, str]:
 
 def pack(out: Path, profile: str, wheels: Path | None) -> dict[str, float]:
     """Write the archive; returns MiB of its parts. Unpacked, it is a folder ``igconv-gpu`` to start first_gpu.sh in."""
-    contents = {path: str(path.relative_to(results.PROJECT)) for path in code() if path.is_file()}
+    contents = {path: str(path.relative_to(results.PROJECT)) for path in [*code(), packaged_rows()] if path.is_file()}
     sizes = {"code": sum(p.stat().st_size for p in contents) / 2**20}
     pictures = images(profile)
     sizes["images"] = sum(p.stat().st_size for p in pictures) / 2**20
@@ -49,6 +57,10 @@ def pack(out: Path, profile: str, wheels: Path | None) -> dict[str, float]:
     with tarfile.open(out, "w") as archive:
         for path, name in contents.items():
             archive.add(path, f"igconv-gpu/{name}")
+        commit = results.git_commit().encode()
+        entry = tarfile.TarInfo("igconv-gpu/COMMIT")
+        entry.size = len(commit)
+        archive.addfile(entry, io.BytesIO(commit))
     return sizes | {"archive": out.stat().st_size / 2**20}
 
 

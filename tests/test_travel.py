@@ -31,13 +31,16 @@ def first_gpu(monkeypatch, tiny_run):
 
 
 def test_there_and_back(travel, go, tiny_run, tmp_path, monkeypatch, first_gpu):
-    """Images and code go, no results; a finished run comes back in parts and is the same file."""
+    """Images, code, its commit and one table go; a finished run comes back in parts and is the same file."""
     sizes = travel.pack(tmp_path / "a.tar", "smoke", None)
     with tarfile.open(tmp_path / "a.tar") as archive:
         names = archive.getnames()
+        commit = archive.extractfile("igconv-gpu/COMMIT").read().decode()
     assert "igconv-gpu/igconv/training/loop.py" in names
     assert "igconv-gpu/data/train/tiny/0.png" in names
-    assert not any(name.startswith("igconv-gpu/results/") for name in names)
+    assert commit == results.git_commit()
+    (rows,) = (name for name in names if name.startswith("igconv-gpu/results/"))
+    assert rows.endswith(f"/rows/{travel.packaged_rows().name}")
     assert sizes["archive"] == pytest.approx((tmp_path / "a.tar").stat().st_size / 2**20)
 
     monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "back" / "results"))
@@ -65,7 +68,7 @@ def test_other_settings_and_empty_folders_are_refused(travel, go, tiny_run, tmp_
         travel.unpack(tmp_path, tiny_run.profile)
 
 
-def test_runs_stop_in_time_and_go_on(first_gpu, tmp_path, monkeypatch):
+def test_runs_stop_in_time_and_go_on(first_gpu, tmp_path, monkeypatch, capsys):
     """Out of time: the run ends behind a checkpoint; called again, it goes on and is finished."""
     runs = first_gpu.block_a("smoke")
     monkeypatch.setattr(first_gpu, "CHECKPOINT", 0.0)
@@ -74,6 +77,9 @@ def test_runs_stop_in_time_and_go_on(first_gpu, tmp_path, monkeypatch):
     assert (folder / "last.ckpt").is_file()
     assert not (folder / "model.safetensors").is_file()
     assert first_gpu.train_runs(tmp_path, "smoke", "cpu", 1e12, runs) == [runs[0].name]
+    said = capsys.readouterr().out
+    assert "step 4/6, loss 0." in said
+    assert "nan" not in said  # PSNR of steps at which nothing was validated
 
 
 def test_block_a_is_planned(monkeypatch, tmp_path):

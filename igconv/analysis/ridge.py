@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from igconv.conversion.closed_form import Fit, fit, kernel_of
 from igconv.conversion.sums import BATCH, Normal, normal_equations, spconv_equations
-from igconv.data.images import to_float
+from igconv.data.images import check_finite, to_float
 from igconv.data.resize import downsample
 from igconv.errors import InputError
 from igconv.evaluation.benchmark import benchmark_pair, bicubic
@@ -44,11 +44,16 @@ def head(kernel: Tensor, bias: Tensor, scale: int) -> nn.Module:
 
 @torch.no_grad()
 def features(model, lr: Tensor, device="cpu") -> Tensor:
-    """Last features of a `SuperResolver` for uint8 crops (N, 3, h, w): float32 (N, C, h, w) on the CPU."""
+    """Last features of a `SuperResolver` for uint8 crops (N, 3, h, w): float32 (N, C, h, w) on the CPU.
+
+    Raises InputError where one of them is not finite.
+    """
     model, (h, w) = inference.prepare(model, device), lr.shape[-2:]
     batches = [to_float(part).to(device, memory_format=torch.channels_last) for part in lr.split(BATCH)]
     with inference.exact_arithmetic():
-        return torch.cat([model.encode(batch)[1][..., :h, :w].cpu() for batch in batches]).contiguous()
+        found = torch.cat([model.encode(batch)[1][..., :h, :w].cpu() for batch in batches]).contiguous()
+    check_finite(found, "features of the encoder")
+    return found
 
 
 def pairs(scenes: Tensor, scale: int, side: int) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from igconv.data.images import to_float
+from igconv.data.images import check_finite, to_float
 from igconv.errors import InputError, positive_integer
 from igconv.models import inference
 from igconv.progress import follow_items
@@ -106,7 +106,7 @@ def centred_gram(features: Tensor) -> Tensor:
     """U(X X') of features (n, ...), each example flattened: (n, n) float64 with zero diagonal and zero row sums.
 
     Products are summed in the features' own precision and centred in float64. Raises InputError for fewer than 4
-    examples and for features that are the same for every example.
+    examples, for features that are the same for every example, and for NaN and infinity.
     """
     n = len(features)
     if n < 4:
@@ -117,6 +117,7 @@ def centred_gram(features: Tensor) -> Tensor:
     x = x.flatten(1)
     # U removes any common offset; taking one example off first keeps the digits of the sums.
     differences = x - x[:1]
+    check_finite(x, "features")
     if not differences.square().sum() > (64 * torch.finfo(x.dtype).eps) ** 2 * x.square().sum():
         raise InputError(f"constant features: all {n} examples have the same, so nothing can be compared")
     k = (differences @ differences.T).double().fill_diagonal_(0)
@@ -141,7 +142,8 @@ def stage_views(
             crop lead linear CKA otherwise.
         label: with it, progress is shown.
 
-    Examples beyond the last full minibatch are dropped. Raises InputError for fewer than one minibatch.
+    Examples beyond the last full minibatch are dropped. Raises InputError for fewer than one minibatch, and
+    for features that are not finite, with their stage.
     """
     minibatch = positive_integer(minibatch, "minibatch")
     if len(images) < minibatch:
@@ -151,6 +153,7 @@ def stage_views(
 
     def keep(name: str):
         def hook(module, inputs, output):
+            check_finite(output, f"features of stage {name}")
             for (grid, removed), grams in zip(views, per_view, strict=True):
                 seen = _resized(output, grid) if grid and tuple(output.shape[-2:]) != (grid, grid) else output
                 seen = seen - seen.mean((-2, -1), keepdim=True) if removed else seen

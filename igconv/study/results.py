@@ -71,7 +71,12 @@ def analysis_file(profile: str, topic: str, name: str) -> Path:
 
 @cache
 def git_commit() -> str:
-    """Commit of the project, with "+changes" when the tree is not clean; "unknown" outside git."""
+    """Commit of the project, with "+changes" when the tree is not clean; "unknown" outside git.
+
+    A tree that was packed for another machine names its commit in the file `COMMIT`; a git around it is not its own.
+    """
+    if (PROJECT / "COMMIT").is_file():
+        return (PROJECT / "COMMIT").read_text().strip()
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, text=True, check=True).stdout.strip()

@@ -80,6 +80,20 @@ def snakemake(profile: str, jobs: int, *options: str) -> list[str]:
     ]
 
 
+def environment() -> dict[str, str]:
+    """This process's environment for Snakemake, without a user's profile for other workflows.
+
+    ``SNAKEMAKE_PROFILE`` may name a missing folder, a cluster, or a dry run.
+    """
+    return {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
+
+
+def cores() -> int:
+    """CPU cores that this process may use: a batch system may allot fewer than the machine has."""
+    allotted = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return len(allotted(0)) if allotted else os.cpu_count() or 1
+
+
 def again(profile: str) -> list[str]:
     """Snakemake options that make runs again whose training images have changed, with a line that says so.
 
@@ -119,6 +133,7 @@ def run(profile: str, jobs: int, extra: Sequence[str] = ()) -> int:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 pass_fds=(lock.fileno(),),
+                env=environment(),
             )
             note_holder(lock, child.pid)
             try:
@@ -134,8 +149,7 @@ def run(profile: str, jobs: int, extra: Sequence[str] = ()) -> int:
         return 1
     if "Nothing to be done" in log.read_text():
         print(f"nothing to do: all results of profile {profile} are up to date")
-    _summary(profile, time.monotonic() - start)
-    return 0
+    return _summary(profile, time.monotonic() - start)
 
 
 def _show(child: subprocess.Popen, source) -> list[str]:
@@ -155,12 +169,17 @@ def _show(child: subprocess.Popen, source) -> list[str]:
         time.sleep(0.3)
 
 
-def _summary(profile: str, seconds: float) -> None:
+def _summary(profile: str, seconds: float) -> int:
+    """Print the main table and where the report is; returns the exit status, 1 if there is no report after all."""
     table = results.root(profile) / "tables" / "main.md"
     if table.is_file():
         print(f"\n{table.read_text()}")
     report = results.root(profile) / "report" / "index.html"
+    if not report.is_file():
+        print(f"profile {profile} has no report; whole log: {results.root(profile) / 'run.log'}")
+        return 1
     print(f"report: {report}   ({seconds:.0f} s)")
+    return 0
 
 
 def main(words: list[str] | None = None) -> int:
@@ -193,7 +212,7 @@ def main(words: list[str] | None = None) -> int:
         config = ["no_graphs=True"] * options.no_graphs + ["so_far=True"] * options.so_far
         extra += ["--config", f"profile={options.profile}", *config] if config else []
         on_cpu = options.profile in ("sample", "cpu", "smoke")
-        return run(options.profile, options.jobs or (os.cpu_count() or 1 if on_cpu else 1), extra)
+        return run(options.profile, options.jobs or (cores() if on_cpu else 1), extra)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

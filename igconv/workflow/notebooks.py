@@ -55,6 +55,19 @@ def convert(given: dict[str, str], known: dict[str, tuple[str, object]], noteboo
     return values
 
 
+def own_kernel() -> type:
+    """A manager of kernels of this Python, whatever kernel a user has registered under the name "python3"."""
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+
+    class OwnKernel(AsyncKernelManager):
+        kernel_spec = KernelSpec(argv=words, display_name="Python 3", language="python")
+
+    return OwnKernel
+
+
 def execute(notebook: Path, output: Path, given: dict[str, str]) -> None:
     """Execute ``notebook`` into ``output``; what cells print appears here too. A failed copy is kept.
 
@@ -75,6 +88,7 @@ def execute(notebook: Path, output: Path, given: dict[str, str]) -> None:
             _literal(output),
             values,
             kernel_name="python3",
+            kernel_manager_class=own_kernel(),
             cwd=str(notebook.parent),
             progress_bar=False,
             stdout_file=sys.stdout,

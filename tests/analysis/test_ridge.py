@@ -94,3 +94,13 @@ def test_bad_input_is_named(study):
         ridge.pairs(scenes, 3, 20)
     with pytest.raises(InputError, match="3 crops cannot be split"):
         ridge.transfer("tiny", models, natives, scenes[:3], images, 12)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_no_numbers_are_an_error(tiny_model, value):
+    """Where they appear, and not a fit of nothing."""
+    model = tiny_model("igconv")
+    with torch.no_grad():
+        next(model.encoder.parameters()).fill_(value)
+    with pytest.raises(InputError, match="features of the encoder has values that are not numbers"):
+        ridge.features(model, torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8))

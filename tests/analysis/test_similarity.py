@@ -1,5 +1,7 @@
 """CKA on planted cases, and the stages of real encoders."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -174,3 +176,18 @@ def test_bad_input_is_named(model, images):
         similarity.stage_grams(model, images, 32)
     with pytest.raises(InputError, match="give both the same"):
         similarity.hsic(similarity.stage_grams(model, images, 8), similarity.stage_grams(model, images, 16))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_no_numbers_are_named_with_their_stage(model, images, value):
+    """Not called constant, and no CKA comes of them."""
+    broken = noise(8, 3)
+    broken[5, 1] = value
+    with pytest.raises(InputError, match="features has values that are not numbers"):
+        similarity.linear_cka(broken, noise(8, 3))
+    model = copy.deepcopy(model)  # other tests use it
+    first, *_ = model.encoder.stages()
+    with torch.no_grad():
+        next(model.encoder.parameters()).fill_(value)
+    with pytest.raises(InputError, match=f"features of stage {first} has values that are not numbers"):
+        similarity.stage_grams(model, images, 8)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from committed import packaged_against_rows
 
 from igconv import InputError, build_model, files, save
 from igconv.data import datasets, resize
@@ -426,3 +427,9 @@ def test_a_memory_too_small_for_an_image_names_it(image_sets, error):
 
     with pytest.raises(InputError, match=r"^tiny_test/t0 at x2: out of memory .*--tile"):
         list(benchmark.measure(full, ["tiny_test"], (2,)))
+
+
+@pytest.mark.data
+def test_the_packaged_model_has_the_committed_rows(data_root):
+    """The same is asked of a GPU (`tests/test_gpu.py`)."""
+    assert 0 < max(packaged_against_rows("cpu")) < 0.002

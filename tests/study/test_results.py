@@ -48,6 +48,18 @@ def test_commit_is_unknown_outside_git(monkeypatch, tmp_path):
     results.git_commit.cache_clear()
 
 
+def test_a_packed_tree_names_its_commit(tmp_path, monkeypatch):
+    """Also where it lies inside another project's git."""
+    monkeypatch.setattr(results, "PROJECT", tmp_path)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "COMMIT").write_text("0123456789ab\n")
+    results.git_commit.cache_clear()
+    try:
+        assert results.git_commit() == "0123456789ab"
+    finally:
+        results.git_commit.cache_clear()
+
+
 def test_device_name_is_for_people():
     """One line, not empty."""
     name = results.device_name("cpu")

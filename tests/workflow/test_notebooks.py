@@ -1,6 +1,8 @@
 """The committed notebooks keep their form, and the runner refuses what papermill lets pass."""
 
 import ast
+import json
+import sys
 from pathlib import Path
 
 import nbformat
@@ -117,3 +119,20 @@ def test_two_parameter_cells_are_an_error(tmp_path):
     nbformat.write(notebook, path)
     with pytest.raises(InputError, match="2 cells tagged parameters"):
         parameters(path)
+
+
+def test_the_kernel_is_this_python(tmp_path, monkeypatch):
+    """Also where a user has registered another Python's kernel under the same name."""
+    spec = tmp_path / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    words = ["/bin/false", "{connection_file}"]
+    (spec / "kernel.json").write_text(json.dumps({"argv": words, "display_name": "theirs", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    cell = nbformat.v4.new_code_cell('name: str = "a"')
+    cell.metadata["tags"] = ["parameters"]
+    look = nbformat.v4.new_code_cell("import sys\nprint(sys.executable)")
+    book = nbformat.v4.new_notebook(cells=[cell, look], metadata={"language_info": {"name": "python"}})
+    nbformat.write(book, tmp_path / "a.ipynb")
+    execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {})
+    (output,) = nbformat.read(tmp_path / "b.ipynb", 4).cells[-1].outputs
+    assert output.text.strip() == sys.executable
