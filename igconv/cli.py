@@ -197,7 +197,7 @@ def convert(
         network: a weight file (of an architecture that spandrel knows, SMFANet, EDSR, or of this package), or the name
             of published weights (igconv data list).
         output: safetensors file for igconv upscale --weights.
-        scales: the factors to fit, 2 to 32; others can be asked of the model as well.
+        scales: the factors to fit, 2 to 32; the model is of no use at others.
         images: image sets or folders to learn from; left out, the photographs that come with scikit-image.
         crops: of 48 x 48 input pixels per scale; 192 are quick, 1536 better.
         seed: of crops and kernels.

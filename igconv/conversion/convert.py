@@ -88,7 +88,7 @@ def convert(
         network: a file (architectures that spandrel knows, SMFANet, EDSR, or written by `igconv.save`), the name of
             published weights (`igconv data list`), a spandrel model, an ``nn.Module`` (B, 3, H, W) -> (B, 3, r H, r W)
             with a head that can be told apart, or a `SuperResolver` with one fixed head.
-        scales: the factors to fit, integers of 2 to 32. The model takes others as well.
+        scales: the factors to fit, integers of 2 to 32. At others the model's images are of no use.
         images: names of image sets or folders to learn from. The default are the photographs that come with
             scikit-image; more of them make the fit better.
         crops: LR crops of 48 x 48 px per scale.

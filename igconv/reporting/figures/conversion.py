@@ -93,17 +93,17 @@ def conversion_heads(quality: pd.DataFrame) -> Figure:
         low = part.difference_db < FLOOR
         axis.plot(x, part.difference_db.clip(lower=FLOOR), mark, color=colour, ms=5, label=head, clip_on=False)
         for at, value in zip(x[low], part.difference_db[low], strict=True):
-            axis.annotate(f"{value:.0f}", (at, FLOOR), (0, -9), textcoords="offset points", ha="center", fontsize=6)
+            axis.annotate(f"{value:.0f}", (at, FLOOR), (0, 5), textcoords="offset points", ha="center", fontsize=6)
     axis.axhline(0, color="black", lw=0.8)
     left_out = [place[s] for s in of_network[~of_network.fitted].scale.unique()]
     if left_out:
         axis.axvspan(min(left_out) - 0.5, len(scales) - 0.5, color="#F2F2F2", zorder=0)
         axis.text(
             min(left_out) - 0.45,
-            0.97,
+            0.5,
             "left out of the fit",
             transform=axis.get_xaxis_transform(),
-            va="top",
+            va="center",
             fontsize=7,
         )
     axis.set_xticks(range(len(scales)), [f"x{scale}" for scale in scales])
