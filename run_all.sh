@@ -88,7 +88,11 @@ make_venv_folder() {
   if [[ -z $maker ]] && is_new_enough .venv/bin/python; then return; fi
   # What is there is broken, half made or another checkout's, and is emptied; not behind a link, where others use it.
   [[ ! -L .venv ]] || fail ".venv is a link to an environment that does not work here (${maker:-broken}); remove it"
-  [[ -z $maker ]] || echo ".venv was made for $maker; making it again"
+  if [[ -n $maker ]]; then
+    echo ".venv was made for $maker; making it again"
+  elif [[ -d .venv ]]; then
+    echo ".venv has no Python that works here; making it again"
+  fi
   python=$(find_python)
   "$python" -m venv --clear .venv 2> /dev/null || uv venv --quiet --clear --python "$python" .venv 2> /dev/null ||
     "$python" -m venv --clear --without-pip .venv || fail "$python cannot make .venv (Debian: apt install python3-venv)"
