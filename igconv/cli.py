@@ -1,268 +1,56 @@
-"""The command ``igconv``: train, evaluate, export, data, upscale, convert."""
+"""The command ``igconv``: its help, which loads nothing, and the statuses it ends with."""
 
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, Literal
 
-import tyro
-from tyro.conf import Positional, arg
+from igconv import files
+from igconv.errors import InputError, reason
 
-from igconv.errors import InputError, choose, positive_integer, reason
+HELP = """usage: igconv COMMAND ...
 
+Implicit grid convolution: one network for all integer super-resolution scales.
 
-def train(
-    run: Positional[str],
-    profile: str = "sample",
-    accelerator: str = "auto",
-    devices: int = 1,
-    nodes: int = 1,
-    graphs: bool | None = None,
-    tensorboard: bool = False,
-) -> None:
-    """Train one run of the table (igconv/study/runs.py); the same command resumes it.
+pictures
+  upscale   make pictures larger, with the model that comes with the package or one of yours
+  info      say what a model file is
+  convert   make a network of one scale a network of several
+  export    write the weights of trained runs for passing on
+the study
+  train     train a run of the table (igconv/study/runs.py); the same command resumes it
+  evaluate  measure a model on the test sets
+  data      list, fetch and verify image sets and published weights
 
-    Args:
-        run: name of the run (an unknown one lists the names).
-        profile: sample, cpu, benchmark or paper.
-        accelerator: auto, cpu or cuda.
-        devices: number of devices on this machine (or per node).
-        nodes: number of machines, each of which is given this command by torchrun or SLURM.
-        graphs: launch every step as one CUDA graph; by default on one GPU.
-        tensorboard: write TensorBoard events beside the records.
-    """
-    from igconv import progress
-    from igconv.study import results
-    from igconv.study.runs import get_run
+examples
+  igconv upscale photo.jpg -o large.png --scale 4
+  igconv upscale holiday other.webp -o large/ --scale 2
+  igconv info model.safetensors
+  igconv COMMAND --help     options of a command
 
-    chosen = get_run(profile, run)
-    from igconv.training.identity import is_finished
-
-    if is_finished(chosen) and not tensorboard:
-        print(f"{run} is already trained; {results.run_folder(profile, run)}")
-        return
-    from igconv.training.loop import train as train_run
-
-    records = train_run(chosen, accelerator, devices, nodes=nodes, graphs=graphs)
-    if tensorboard:
-        records = progress.to_tensorboard(records, results.run_folder(profile, run) / "tensorboard")
-    for record in progress.follow(records, chosen.steps, run):
-        last = record
-    print(f"{run}: {last['psnr_y_db']:.2f} dB on the validation crops; {results.run_folder(profile, run)}")
+Exit status: 0 all done, 1 something was skipped or failed on the way, 2 wrong input, 130 interrupted.
+"""
+COMMANDS = ("train", "evaluate", "export", "data", "upscale", "convert", "info")
 
 
-def evaluate(
-    name: Positional[str],
-    profile: str = "sample",
-    device: str = "auto",
-    lr: Literal["made", "stored"] = "made",
-    self_ensemble: bool = False,
-    tile: int = 0,
-    protocol: Literal["study", "authors"] = "study",
-) -> None:
-    """Measure a model on the test sets and print the means; an interrupted evaluation goes on where it stopped.
+def run(words: list[str]) -> int:
+    """The status of a command line without its first word, ``igconv``."""
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP, end="", file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    if words[0] not in COMMANDS:
+        raise InputError(f"unknown command {words[0]!r}; choose from {', '.join(sorted(COMMANDS))}")
+    import tyro  # takes longer than the help may
 
-    Args:
-        name: of a run, of published weights (smfanet_plus_df2k_x2), or bicubic.
-        profile: sample, cpu, benchmark or paper.
-        device: cpu, cuda, or auto: the GPU where there is one.
-        lr: made (MATLAB's bicubic of HR) or stored (LR_bicubic/X2/... beside HR).
-        self_ensemble: mean over the eight flips and rotations of the input.
-        tile: side of tiles in LR pixels, 0 for whole images; equal results for convolutional encoders only.
-        protocol: study, or authors (their tiles with 10 % overlap for sides of 200 LR pixels and more).
-    """
-    from igconv.evaluation import benchmark
-    from igconv.models import inference, published
-    from igconv.models.arithmetic import chosen_device
-    from igconv.study import results
-    from igconv.study.runs import get_run, runs_of
+    from igconv import commands
 
-    if chosen_device(device) == "cpu":
-        inference.keep_freed_memory()
-    runs = runs_of(profile)
-    chosen = benchmark.Protocol(lr, self_ensemble, tile, protocol == "authors")
-    test_sets = next(iter(runs.values())).test_sets
-    if name == "bicubic":
-        table = benchmark.evaluate_bicubic(profile, test_sets, (2, 3, 4), protocol=chosen)
-    elif name not in runs and name in published.runnable():
-        table = benchmark.evaluate_published(profile, name, test_sets, device, protocol=chosen)
-    else:
-        table = benchmark.evaluate_run(get_run(profile, name), device, chosen)
-    print(table.groupby(["dataset", "scale"])[["psnr_y_db", "ssim_y"]].mean().round(4).to_string())
-    print(f"rows: {results.rows_file(profile, name, chosen.label())}")
-
-
-def data(
-    action: Positional[Literal["list", "fetch", "verify"]],
-    name: Positional[str] = "",
-    data_dir: Path | None = None,
-) -> None:
-    """List the image sets and published weights, get them, or check those on this machine.
-
-    Args:
-        action: list, fetch or verify.
-        name: an image set or weights; all (to verify: all that are here) if left out.
-        data_dir: root of the data, instead of IGCONV_DATA or data/ of the project.
-    """
-    from igconv.data import datasets, download, verify, weights
-
-    both = {**datasets.catalogue(), **weights.catalogue()}
-    chosen = [both[choose(name, both, "image set or weights")]] if name else list(both.values())
-    if action == "list":
-        print("\n".join(entry.summary(data_dir) for entry in chosen))
-        return
-    if action == "fetch":
-        if not name:
-            raise InputError("name what to fetch; igconv data list shows what there is")
-        print(download.fetch(name, data_dir))
-        return
-    wrong = []
-    if not name:  # the parts of a union are there themselves
-        chosen = [entry for entry in chosen if not isinstance(entry, datasets.Union)]
-    for entry in chosen:
-        if not name and not entry.found(data_dir):
-            print(f"{entry.name}: not here")
-            continue
-        lines = (weights if entry.name in weights.catalogue() else verify).verify(entry.name, data_dir)
-        print("\n".join([f"{entry.name}: {'wrong' if lines else 'ok'}", *(f"    {line}" for line in lines)]))
-        wrong += [entry.name] if lines else []
-    if wrong:
-        raise InputError(f"not as catalogued: {', '.join(wrong)}")
-
-
-def upscale(
-    images: Positional[list[Path]],
-    output: Annotated[Path, arg(aliases=["-o"])],
-    scale: int = 2,
-    weights: Path | None = None,
-    device: str = "cpu",
-    self_ensemble: bool = False,
-    tile: int | None = None,
-    halo: int | None = None,
-    overwrite: bool = False,
-    quality: int | None = None,
-) -> int:
-    """Upscale images by an integer factor, with their transparency, depth and colour profile (docs/images.md).
-
-    Args:
-        images: files, or folders whose images are meant.
-        output: where to write: a file, whose suffix says the format, or, for several images, a folder; names are kept.
-        scale: the factor, any integer >= 1; the default model was trained for 2, 3 and 4.
-        weights: a model.safetensors of a run; left out, the model that comes with the package.
-        device: cpu or cuda.
-        self_ensemble: mean over the eight flips and rotations of the input.
-        tile: side of tiles in input pixels; 0 for the whole image at once, left out for tiles where it is large.
-        halo: pixels that tiles see of their surroundings; needed with --tile for encoders that see the whole image,
-            such as the default model's.
-        overwrite: replace files that exist; a source never.
-        quality: 1 to 100 for .jpg (95 if left out) and .webp (lossless if left out).
-    """
-    from igconv import upscaling
-    from igconv.models import inference
-
-    positive_integer(scale, "scale")
-    if device == "cpu":
-        inference.keep_freed_memory()
-    work, skipped = upscaling.plan(images, output, overwrite, quality)
-    model = upscaling.upscaler(weights, device, self_ensemble, tile, halo)
-    for source, target in work:
-        try:
-            large, seconds = upscaling.upscale_file(model, source, target, scale, device, tile, quality)
-        except InputError as error:
-            if len(work) + len(skipped) == 1:
-                raise
-            skipped.append(str(error))
-        else:
-            print(f"{target}: {large.shape[1]}x{large.shape[0]} pixels, {seconds:.2f} s", flush=True)
-    for line in skipped:
-        print(f"skipped: {reason(line, None)}", file=sys.stderr)
-    return 1 if skipped else 0
-
-
-def convert(
-    network: Positional[str],
-    output: Annotated[Path, arg(aliases=["-o"])],
-    scales: tuple[int, ...] = (2, 3, 4),
-    images: tuple[str, ...] = ("sample_train",),
-    crops: int = 512,
-    seed: int = 0,
-    target: Literal["hr", "network"] = "hr",
-    upsampler: Literal["igconv", "igconv+"] = "igconv",
-    tune: int = 0,
-    device: str = "cpu",
-) -> None:
-    """Make a network of one scale a network of several: its encoder stays, an IGConv is fitted to it in closed form.
-
-    Args:
-        network: a weight file (of an architecture that spandrel knows, SMFANet, EDSR, or of this package), or the name
-            of published weights (igconv data list).
-        output: safetensors file for igconv upscale --weights.
-        scales: the factors to fit, 2 to 32; the model is of no use at others.
-        images: image sets or folders to learn from; left out, the photographs that come with scikit-image.
-        crops: of 48 x 48 input pixels per scale; 192 are quick, 1536 better.
-        seed: of crops and kernels.
-        target: hr, or network for the network's own images at the other scales.
-        upsampler: igconv, or igconv+, which needs --tune to be as good.
-        tune: steps of training that follow; the same command resumes it.
-        device: cpu or cuda.
-    """
-    from igconv import files
-    from igconv.conversion.convert import convert as convert_network
-    from igconv.models import checkpoints, inference
-
-    if output.suffix != ".safetensors":
-        raise InputError(f"cannot write {output}: choose a name that ends in .safetensors")
-    if output.exists():
-        raise InputError(f"{output} exists; choose another name or remove it")
-    if device == "cpu":
-        inference.keep_freed_memory()
-    options = dict(images=images, crops=crops, seed=seed, target=target, upsampler=upsampler, tune=tune, device=device)
-    model = convert_network(network, scales, **options)
-    checkpoints.save(model, output, converted_from=Path(network).name, scales=sorted(scales))
-    print(f"{output}: {output.stat().st_size / 1e6:.2f} MB, sha256 {files.sha256(output)}")
-
-
-def export(
-    runs: Positional[list[str]],
-    profile: str = "sample",
-    output: Annotated[Path | None, arg(aliases=["-o"])] = None,
-) -> None:
-    """Write the weights of trained runs in half precision: half the size, for passing on.
-
-    Args:
-        runs: names of runs.
-        profile: sample, cpu, benchmark or paper.
-        output: file for the weights of a single run; left out, results/<profile>/weights/<run>.safetensors.
-    """
-    from igconv import files
-    from igconv.models import run_weights
-    from igconv.study import results
-    from igconv.study.runs import get_run
-
-    if not runs or (output and len(runs) > 1):
-        raise InputError(f"name {'one run for -o' if runs else 'the runs to export'}; got {len(runs)}")
-    for name in runs:
-        run = get_run(profile, name)
-        path = output or results.weights_file(profile, name)
-        run_weights.export_run(run, path)
-        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, sha256 {files.sha256(path)}")
+    command = getattr(commands, words[0])
+    return tyro.cli(command, prog=f"igconv {words[0]}", args=words[1:]) or 0
 
 
 def main(words: list[str] | None = None) -> int:
-    from igconv.study import results
-
-    results.absolute_folders()
-    commands = {
-        "train": train,
-        "evaluate": evaluate,
-        "export": export,
-        "data": data,
-        "upscale": upscale,
-        "convert": convert,
-    }
+    files.absolute_folders()
     try:
         try:
-            status = tyro.extras.subcommand_cli_from_dict(commands, prog="igconv", description=__doc__, args=words)
+            return run(sys.argv[1:] if words is None else words)
         finally:
             sys.stdout.flush()  # a closed pipe shows here, not when Python ends
     except InputError as error:
@@ -277,7 +65,6 @@ def main(words: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has gone; what Python still holds must not complain at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
-    return status or 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from igconv.errors import Busy, InputError
 
+FOLDERS = ("IGCONV_RESULTS", "IGCONV_DATA", "IGCONV_CACHE")  # environment variables that name folders
+
 
 def write(path: str | Path, content: bytes | str) -> None:
     """Write a whole file: readers see the old content or the new one, never a part.
@@ -57,6 +59,16 @@ def records(path: Path) -> list[dict]:
             continue
         found += [record] if isinstance(record, dict) else []
     return found
+
+
+def absolute_folders() -> None:
+    """Make relative folders in `FOLDERS` absolute, and ``~`` the home: what is started from here stands elsewhere.
+
+    Commands call it first, where the user stands.
+    """
+    for name in FOLDERS:
+        if os.environ.get(name):
+            os.environ[name] = os.path.abspath(os.path.expanduser(os.environ[name]))
 
 
 @contextmanager

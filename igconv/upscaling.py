@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from igconv.data import memory, picture_files
-from igconv.data.images import SUFFIXES, Picture, picture_of, read_picture
+from igconv.data.images import OF_PEOPLE, Picture, picture_of, read_picture
 from igconv.errors import InputError, positive_integer
 from igconv.models import checkpoints, inference
+from igconv.models.description import limited_to
 from igconv.models.super_resolver import SuperResolver
 
 # Half-precision weights of a run of the study; its name and where they come from are in the file (README beside it).
 DEFAULT_WEIGHTS = Path(__file__).parent / "pretrained" / "multi_scale.safetensors"
+DEFAULT_LICENCE = "Apache-2.0 (igconv/pretrained/LICENSE-APACHE)"
 
 ROWS = 256  # of a result, turned into integers at once
 BYTES_AT_ONCE = 4100  # of features per LR pixel that is in work: the default model at x2, measured
@@ -62,6 +64,7 @@ def upscale(
         InputError: not such an image, scale, weights or halo; too little memory; a result that is not finite.
     """
     scale = positive_integer(scale, "scale")
+    check_scale(weights, scale)
     picture = read_picture(image, tiles=tile != 0) if isinstance(image, str | Path) else picture_of(image)
     large, _ = upscale_picture(upscaler(weights, device, self_ensemble, tile, halo), picture, scale, device, tile)
     flat = large.pixels.shape[2] == 1 and getattr(image, "ndim", 2) == 2
@@ -82,10 +85,40 @@ def upscaler(
         model = copy.deepcopy(weights or default_model())  # mode, device and memory layout of theirs stay
     else:
         model = checkpoints.load(weights)
+    limit = limited_to(getattr(model, "config", None))
     model = inference.prepare(model, device)
     if tile != 0:
         model = inference.tiled_by_size(model, halo) if tile is None else inference.tiled(model, tile, halo)
-    return inference.self_ensemble(model) if self_ensemble else model
+    model = inference.self_ensemble(model) if self_ensemble else model
+    return model if limit is None else _limited(model, limit)
+
+
+def check_scale(weights: str | Path | SuperResolver | None, scale: int) -> None:
+    """Raises InputError that names the scales of a model that has fixed ones (`limited_to`), if this is none of them.
+
+    Read from the head of a file, before images and weights are.
+    """
+    config = checkpoints.metadata(weights).get("config") if isinstance(weights, str | Path) else None
+    limit = limited_to(getattr(weights, "config", None) or config)
+    if limit is not None and scale not in limit:
+        raise _not_a_scale(scale, limit)
+
+
+def _limited(model: Callable[[Tensor, int], Tensor], scales: tuple[int, ...]) -> Callable[[Tensor, int], Tensor]:
+    def checked(lr: Tensor, scale: int) -> Tensor:
+        if scale not in scales:
+            raise _not_a_scale(scale, scales)
+        return model(lr, scale)
+
+    return checked
+
+
+def _not_a_scale(scale: int, scales: tuple[int, ...]) -> InputError:
+    of_it = ", ".join(map(str, scales))
+    wanted = " ".join(map(str, sorted({*scales, scale})))
+    return InputError(
+        f"this model was made for scale {of_it}, not {scale}; `igconv convert --scales {wanted}` makes one for more"
+    )
 
 
 @cache
@@ -149,7 +182,7 @@ def plan(
     for given in inputs:
         is_folder = os.path.isdir(given)
         for path in _entries(given) if is_folder else [given]:
-            if is_folder and (os.path.isdir(path) or path.suffix.lower() not in (*SUFFIXES, ".gif")):
+            if is_folder and (os.path.isdir(path) or path.suffix.lower() not in (*OF_PEOPLE, ".gif")):
                 skipped.append(f"{path}: not an image file")
             else:
                 sources.append(path)

@@ -1,5 +1,6 @@
 """The command igconv: what it prints, and one line with a status for what is wrong."""
 
+import json
 import os
 import signal
 import subprocess
@@ -140,17 +141,73 @@ def test_data_fetch_says_what_it_did(image_sets, monkeypatch, capsys):
 
 
 def test_help_is_light():
-    """`igconv --help` imports neither torch nor the plotting libraries."""
+    """`igconv --help` imports nothing that takes long."""
     code = """
 import sys
 from igconv import cli
-try:
-    cli.main(["--help"])
-except SystemExit:
-    print([m for m in ("torch", "matplotlib", "lightning_fabric", "skimage") if m in sys.modules])
+cli.main(["--help"])
+heavy = ("torch", "matplotlib", "lightning_fabric", "skimage", "pandas", "numpy", "tyro")
+print([m for m in heavy if m in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().endswith("[]"), done.stdout[-300:] + done.stderr
+
+
+def test_help_names_every_command():
+    """With what each is for; and each is a function with options of its own."""
+    from igconv import commands
+
+    listed = {line.split()[0] for line in cli.HELP.splitlines() if line.startswith("  ") and line[2:8] != "igconv"}
+    assert listed == set(cli.COMMANDS)
+    assert all(callable(getattr(commands, name)) for name in cli.COMMANDS)
+
+
+def test_words_that_are_no_command(capsys):
+    assert cli.main(["enlarge"]) == 2
+    assert "unknown command 'enlarge'; choose from convert" in capsys.readouterr().err
+    assert cli.main([]) == 2
+    assert "usage: igconv" in capsys.readouterr().err
+
+
+# ---- info
+
+
+def test_info_says_what_a_file_is(weights, tmp_path, capsys):
+    assert cli.main(["info", str(weights), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["encoder"], facts["upsampler"], facts["scales"]) == ("edsr_tiny", "igconv+", [2, 3])
+    assert facts["parameters"] == sum(value.numel() for value in igconv.load(weights).state_dict().values())
+    assert (facts["precision"], facts["licence"], facts["other_scales"]) == (["F32"], "", True)
+    assert cli.main(["info", str(weights)]) == 0
+    assert "not stated in the file" in capsys.readouterr().out
+    assert cli.main(["info"]) == 0
+    shown = capsys.readouterr().out
+    assert "smfanet_plus" in shown
+    assert "Apache-2.0" in shown
+    for name, content in (("text.safetensors", b"no weights"), ("none.safetensors", None)):
+        if content:
+            (tmp_path / name).write_bytes(content)
+        assert cli.main(["info", str(tmp_path / name)]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("upsampler", ["igconv", "spconv"])
+def test_scales_that_a_model_has_not_are_refused(tmp_path, capsys, upsampler):
+    """A converted model's kernels are fitted at its scales; elsewhere its images would be garbage."""
+    options = dict(basis=True, hidden_dim=8, num_layers=1) if upsampler == "igconv" else {}
+    model = igconv.build_model("edsr_tiny", upsampler, scales=(2, 3), channels=4, blocks=1, **options)
+    igconv.save(model, tmp_path / "made.safetensors")
+    words = ["upscale", str(photo(tmp_path / "in.png")), "-o", str(tmp_path / "out.png"),
+             "--weights", str(tmp_path / "made.safetensors"), "--scale"]  # fmt: skip
+    assert cli.main([*words, "4"]) == 2
+    line = capsys.readouterr().err
+    assert len(line.splitlines()) == 1
+    assert "made for scale 2, 3, not 4; `igconv convert --scales 2 3 4`" in line
+    assert not (tmp_path / "out.png").exists()
+    for given in (model, tmp_path / "made.safetensors"):
+        with pytest.raises(igconv.InputError, match="igconv convert --scales"):
+            igconv.upscale(np.zeros((4, 4, 3), np.uint8), 5, given)
+    assert cli.main([*words, "3"]) == 0
 
 
 # ---- upscale: where results go

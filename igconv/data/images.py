@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igconv.data import memory
+from igconv.data import memory, netpbm
 from igconv.errors import InputError, reason
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # whose bit depth is known here; MPO is read as its JPEG
+OF_PEOPLE = (*SUFFIXES, ".avif", ".ppm", ".pgm", ".pnm")  # written for people; no images of the study
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # whose depth is known here; MPO is read as its JPEG
 MAX_PIXELS = 178_956_970  # Pillow's limit, above which it suspects an attack; here: what is read without tiles
 DAMAGED = (OSError, SyntaxError, ValueError, IndexError, TypeError, KeyError, struct.error, zlib.error, EOFError,
            OverflowError)  # fmt: skip
@@ -149,7 +150,11 @@ def check_finite(values: Tensor, what: str) -> None:
 
 
 def _read(file, name: str, tiles: bool) -> Picture:
-    data, profile = _without_text(file.read()) if file.read(8) == b"\x89PNG\r\n\x1a\n" else (None, None)
+    if (start := file.read(2)) in netpbm.MAGIC:
+        pixels = netpbm.decoded(file, name, None if tiles else MAX_PIXELS)
+        depth = "16-bit " if pixels.dtype == np.uint16 else ""
+        return Picture(pixels, None, depth + ("RGB" if pixels.shape[2] == 3 else "grey" if depth else "L"))
+    data, profile = _without_text(file.read()) if start + file.read(6) == b"\x89PNG\r\n\x1a\n" else (None, None)
     source = file if data is None else io.BytesIO(data)
     with _open(source, name) as image:
         width, height = image.size
@@ -173,20 +178,26 @@ def _open(source, name: str):
     source.seek(0)
     prefix, why = source.read(16), ""
     for kind in FORMATS:
-        factory, accept = Image.OPEN[kind]
+        factory, accept = Image.OPEN.get(kind, (None, None))
+        if factory is None:  # AVIF, in a Pillow that has none
+            continue
         if accept is None or accept(prefix) is True:
             source.seek(0)
             try:
                 return factory(source, name)
             except (SyntaxError, IndexError, TypeError, struct.error) as error:
                 why = reason(error)
-    raise SyntaxError(why or f"none of {', '.join(FORMATS)}")
+    raise SyntaxError(why or f"none of {', '.join(FORMATS)}, PPM")
 
 
 def _deep(image) -> bool:
     """Whether a file has more than 8 bits per value."""
     if image.format == "TIFF":
         return max(image.tag_v2.get(258, (1,))) > 8
+    if image.format == "AVIF":
+        image.fp.seek(0)
+        box, found, _ = image.fp.read(1 << 16).partition(b"av1C")[::-1]  # AV1-ISOBMFF 2.3.3: the third byte has the bit
+        return bool(found) and len(box) > 2 and bool(box[2] & 0x40)
     return any(SIXTEEN.match(_raw_mode(part)) for part in image.tile)
 
 

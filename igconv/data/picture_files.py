@@ -10,17 +10,20 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from igconv.data.images import SUFFIXES, Picture, to_bytes
+from igconv.data import netpbm
+from igconv.data.images import OF_PEOPLE, Picture, to_bytes
 from igconv.errors import InputError
 from igconv.files import write
 
-JPEG_QUALITY = 95  # with full colour resolution; WebP is lossless unless a quality is asked for
+JPEG_QUALITY, AVIF_QUALITY = 95, 90  # with full colour resolution; WebP is lossless unless a quality is asked for
+LOSSY = (".jpg", ".jpeg", ".webp", ".avif")
+NETPBM = (".ppm", ".pgm", ".pnm")
 # Largest side in pixels that the format, or the library that everybody writes it with, allows.
 MAX_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500, ".bmp": 2**31 - 1, ".png": 2**31 - 1,
-            ".tif": 2**31 - 1, ".tiff": 2**31 - 1}  # fmt: skip
+            ".tif": 2**31 - 1, ".tiff": 2**31 - 1, ".avif": 65536, **dict.fromkeys(NETPBM, 2**31 - 1)}  # fmt: skip
 MAX_BYTES = {".bmp": 2**32 - 2**16, ".tif": 2**32 - 2**20, ".tiff": 2**32 - 2**20}  # their offsets have 32 bits
-SIXTEEN_BIT = (".png", ".tif", ".tiff")
-ALPHA = (".png", ".webp", ".tif", ".tiff")
+SIXTEEN_BIT = (".png", ".tif", ".tiff", *NETPBM)
+ALPHA = (".png", ".webp", ".tif", ".tiff", ".avif")
 
 
 def write_image(image: Tensor, path: str | Path) -> None:
@@ -34,7 +37,8 @@ def write_image(image: Tensor, path: str | Path) -> None:
 def write_picture(picture: Picture, path: str | Path, quality: int | None = None) -> None:
     """Write a picture with its profile in the format of the suffix; the file appears only when it is complete.
 
-    PNG, TIFF, BMP and WebP are lossless, WebP unless ``quality`` (1 to 100) is given; JPEG has `JPEG_QUALITY` or it.
+    PNG, TIFF, BMP, PPM and WebP are lossless, WebP unless ``quality`` (1 to 100) is given; without one JPEG has
+    `JPEG_QUALITY` and AVIF `AVIF_QUALITY`.
     """
     path = Path(path)
     check_name(path, quality)
@@ -44,26 +48,32 @@ def write_picture(picture: Picture, path: str | Path, quality: int | None = None
 
 def is_lossy(path: str | Path) -> bool:
     """Whether the format of a name knows a quality."""
-    return Path(path).suffix.lower() in (".jpg", ".jpeg", ".webp")
+    return Path(path).suffix.lower() in LOSSY
 
 
 def check_name(path: str | Path, quality: int | None = None) -> None:
     """Raises InputError if a name has no format that is written, or the format no such quality."""
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"cannot write {path}: choose one of {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in OF_PEOPLE:
+        raise InputError(f"cannot write {path}: choose one of {', '.join(OF_PEOPLE)}")
+    if path.suffix.lower() == ".avif":
+        from PIL import features
+
+        if not features.check("avif"):
+            raise InputError(f"cannot write {path}: this Pillow has no AVIF (Pillow 11.3 has); choose .webp or .png")
     if quality is not None and not is_lossy(path):
-        raise InputError(f"a quality is for .jpg and .webp; {path} is lossless")
+        raise InputError(f"a quality is for .jpg, .webp and .avif; {path} is lossless")
     if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):
         raise InputError(f"quality must be an integer from 1 to 100, got {quality!r}")
 
 
-def check_format(path: str | Path, picture: Picture, scale: int = 1) -> None:
-    """Raises InputError if the format of a name (`check_name`) cannot hold what a picture becomes at a scale."""
+def check_format(path: str | Path, picture: Picture, scale: int = 1, size: tuple[int, int] | None = None) -> None:
+    """Raises InputError if the format of a name (`check_name`) cannot hold what a picture becomes at a scale, or at a
+    size (height, width)."""
     path = Path(path)
     suffix = path.suffix.lower()
     height, width, channels = picture.pixels.shape
-    height, width = scale * height, scale * width
+    height, width = size or (scale * height, scale * width)
     size = height * width * channels * picture.pixels.itemsize
     if max(height, width) > MAX_SIDE[suffix]:
         raise InputError(
@@ -78,8 +88,10 @@ def check_format(path: str | Path, picture: Picture, scale: int = 1) -> None:
     deep_grey = picture.pixels.dtype == np.uint16 and channels == 2 and suffix != ".png"  # Pillow reads no such TIFF
     if picture.has_alpha and (suffix not in ALPHA or deep_grey):
         raise InputError(f"cannot write {path}: {suffix} holds no such transparency; choose .png")
-    if picture.profile and suffix == ".bmp":
-        raise InputError(f"cannot write {path}: .bmp holds no colour profile; choose .png")
+    if picture.profile and suffix in (".bmp", *NETPBM):
+        raise InputError(f"cannot write {path}: {suffix} holds no colour profile; choose .png")
+    if suffix == ".pgm" and channels > 2:
+        raise InputError(f"cannot write {path}: .pgm holds no colours; choose .ppm")
 
 
 def check_target(path: str | Path, sources: list[Path], overwrite: bool = False) -> None:
@@ -109,6 +121,9 @@ def check_place(path: str | Path) -> None:
 def _encoded(picture: Picture, suffix: str, quality: int | None) -> bytes:
     from PIL import Image
 
+    if suffix in NETPBM:
+        pixels = picture.pixels
+        return netpbm.encoded(pixels.repeat(3, 2) if suffix == ".ppm" and pixels.shape[2] == 1 else pixels)
     if picture.pixels.dtype == np.uint16:
         return (_png_16 if suffix == ".png" else _tiff_16)(picture)
     options: dict = {"icc_profile": picture.profile} if picture.profile else {}
@@ -116,6 +131,11 @@ def _encoded(picture: Picture, suffix: str, quality: int | None) -> bytes:
         options |= dict(lossless=True, exact=True) if quality is None else dict(quality=quality)
     elif suffix in (".jpg", ".jpeg"):
         options |= dict(quality=JPEG_QUALITY if quality is None else quality, subsampling=0)
+    elif suffix == ".avif":
+        options |= dict(
+            quality=AVIF_QUALITY if quality is None else quality,
+            subsampling="4:0:0" if picture.pixels.shape[2] == 1 else "4:4:4",
+        )
     mode = ("L", "LA", "RGB", "RGBA")[picture.pixels.shape[2] - 1]
     height, width, _ = picture.pixels.shape
     encoded = io.BytesIO()

@@ -13,26 +13,13 @@ from pathlib import Path
 import pandas as pd
 
 from igconv.errors import InputError
-from igconv.files import write
+from igconv.files import FOLDERS, absolute_folders, write  # noqa: F401 (the folders of results are among them)
 
 # Columns that hold text also where it looks like a number: image 0801, hash 12345e678901, scales "2".
 TEXT_COLUMNS = ("run", "encoder", "upsampler", "variant", "train_scales", "scales", "dataset", "image",
                 "weights_sha256", "settings_hash", "within")  # fmt: skip
 
 PROJECT = Path(__file__).resolve().parents[2]
-
-
-FOLDERS = ("IGCONV_RESULTS", "IGCONV_DATA", "IGCONV_CACHE")  # environment variables that name folders
-
-
-def absolute_folders() -> None:
-    """Make relative folders in `FOLDERS` absolute, and ``~`` the home: what is started from here stands elsewhere.
-
-    Commands call it first, where the user stands.
-    """
-    for name in FOLDERS:
-        if os.environ.get(name):
-            os.environ[name] = os.path.abspath(os.path.expanduser(os.environ[name]))
 
 
 def root(profile: str) -> Path:

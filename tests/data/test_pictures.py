@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import threading
 import zlib
@@ -14,7 +15,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from igconv import InputError
 from igconv.data import memory, picture_files
-from igconv.data.images import SUFFIXES, Picture, check_finite, picture_of, read_image, read_picture, to_bytes
+from igconv.data.images import OF_PEOPLE, Picture, check_finite, picture_of, read_image, read_picture, to_bytes
 from igconv.data.picture_files import check_format, check_name, check_place, check_target, write_picture
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -56,11 +57,11 @@ def test_orientation_is_applied(tmp_path, suffix, orientation):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
 @pytest.mark.parametrize("profile", [None, PROFILE], ids=["plain", "profile"])
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", OF_PEOPLE)
 def test_what_is_written_is_read(tmp_path, channels, depth, profile, suffix):
-    """Pixels, depth, alpha and profile survive, or nothing is written; JPEG is near, WebP has no grey."""
+    """Pixels, depth, alpha and profile survive, or nothing is written; JPEG and AVIF are near, some have no grey."""
     pixels = np.random.default_rng(1).integers(0, np.iinfo(depth).max + 1, (6, 9, channels), dtype=depth)
-    if suffix in (".jpg", ".jpeg"):
+    if suffix in (".jpg", ".jpeg", ".avif"):
         pixels[:] = 100
     path = tmp_path / f"a{suffix}"
     try:
@@ -69,14 +70,31 @@ def test_what_is_written_is_read(tmp_path, channels, depth, profile, suffix):
         said = str(error)
         assert "choose" in said
         assert not list(tmp_path.iterdir())
-        assert suffix in (".jpg", ".jpeg", ".bmp", ".webp") or (channels, depth) == (2, np.uint16)
+        assert suffix in (".jpg", ".jpeg", ".bmp", ".webp", ".avif", ".ppm", ".pgm", ".pnm") or (channels, depth) == (
+            2,
+            np.uint16,
+        )
         return
     back = read_picture(path)
     assert (back.pixels.dtype, back.profile) == (depth, profile)
-    if suffix == ".webp" and channels < 3:
+    if (suffix in (".webp", ".ppm") and channels < 3) or (suffix == ".avif" and channels == 2):
         pixels = np.concatenate([np.repeat(pixels[..., :1], 3, -1), pixels[..., 1:]], axis=-1)
     assert back.pixels.shape == pixels.shape
-    assert np.abs(back.pixels.astype(int) - pixels).max() <= (2 if suffix in (".jpg", ".jpeg") else 0)
+    assert np.abs(back.pixels.astype(int) - pixels).max() <= (2 if suffix in (".jpg", ".jpeg", ".avif") else 0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("white", [1, 100, 255, 1000, 65535])
+def test_netpbm_of_other_programs_is_read(tmp_path, channels, white):
+    """Any largest value, comments in the header; bytes above 255 stand with the high one first."""
+    values = np.random.default_rng(white).integers(0, white + 1, (4, 5, channels))
+    values[0, 0], values[0, 1] = white, 0
+    head = f"P{6 if channels == 3 else 5} # by hand\n5\n# 9 9\n4 {white}\n".encode()
+    (tmp_path / "a.pnm").write_bytes(head + values.astype(">u1" if white < 256 else ">u2").tobytes())
+    pixels = read_picture(tmp_path / "a.pnm").pixels
+    full = 255 if white < 256 else 65535
+    assert pixels.dtype == (np.uint8 if white < 256 else np.uint16)
+    assert (pixels == np.rint(values * (full / white))).all()
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
@@ -196,6 +214,11 @@ def tiff(pixels, **options):
 
 PLAIN = saved(Image.fromarray(PIXELS[..., :3]), "PNG")
 DEEP = RNG.integers(0, 65536, (3, 5, 7), dtype=np.uint16)
+# No tool at hand writes 10 bits: an 8-bit file whose boxes say so (av1C's high_bitdepth, pixi's bits per channel).
+DEEP_AVIF = saved(Image.fromarray(PIXELS[..., :3]), "AVIF").replace(
+    b"pixi\0\0\0\0\x03\x08\x08\x08", b"pixi\0\0\0\0\x03\x0a\x0a\x0a"
+)
+DEEP_AVIF = re.sub(rb"(av1C..)(.)", lambda m: m[1] + bytes([m[2][0] | 0x40]), DEEP_AVIF, flags=re.DOTALL)
 BAD_FILES = {  # name -> content, and what the line says
     **{f"frames{s}": (frames(s), "3 frames") for s in (".png", ".webp", ".gif", ".tif")},
     "empty.png": (b"", "cannot read"),
@@ -220,7 +243,14 @@ BAD_FILES = {  # name -> content, and what the line says
     "premultiplied.tif": (tiff(np.zeros((4, 5, 4), np.uint16), photometric="rgb", extrasamples=["assocalpha"]),
                           "more than"),
     "eps.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "none of PNG"),
-    "deep.ppm": (b"P6 2 1 65535\n" + bytes(12), "none of PNG"),
+    "half.ppm": (b"P6 2 1 65535\n" + bytes(11), "damaged"),
+    "nothing.ppm": (b"P6 2 0 255\n", "damaged"),
+    "words.pgm": (b"P5 two\n" + bytes(11), "damaged"),
+    "vast.ppm": (b"P6 2000000000 2000000000 255\n" + bytes(11), "GB"),
+    "text.ppm": (b"P3 1 1 255 1 2 3\n", "none of PNG"),
+    "half.avif": (saved(Image.fromarray(PIXELS[..., :3]), "AVIF")[:200], "cannot read"),
+    # Pillow would give the upper eight of its bits.
+    "deep.avif": (DEEP_AVIF, "more than 8 bits"),
     "icon.png": (saved(Image.fromarray(PIXELS[..., :3]), "ICO"), "none of PNG"),
     "wide.png": (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0))
                  + chunk(b"IDAT", b"") + chunk(b"IEND", b""), "GB"),
