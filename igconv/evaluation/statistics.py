@@ -61,11 +61,15 @@ def paired_difference(rows: pd.DataFrame, model: Collection[str], baseline: Coll
 
     Returns: difference_db, low_db, high_db, images, seeds, difference_ssim, low_ssim, high_ssim.
     """
+    return paired_summary(pairs_of(rows, model, baseline, scale))
+
+
+def pairs_of(rows: pd.DataFrame, model: Collection[str], baseline: Collection[str], scale: int) -> pd.DataFrame:
+    """Runs paired by dataset, image and seed: psnr_y_db and ssim_y, each as ``_model`` and ``_baseline``."""
     keys, values = ["dataset", "image", "seed"], ["psnr_y_db", "ssim_y"]
     at = rows.loc[rows.scale == scale]
     left, right = (at.loc[at.run.isin(names), [*keys, *values]] for names in (model, baseline))
-    pairs = left.merge(right, on=keys, suffixes=("_model", "_baseline"))
-    return paired_summary(pairs)
+    return left.merge(right, on=keys, suffixes=("_model", "_baseline"))
 
 
 def paired_summary(pairs: pd.DataFrame) -> dict:

@@ -1,7 +1,8 @@
 """Evaluation rows -> the study's tables. Pure functions on data frames; nothing here is typed in.
 
 A row is one image at one scale (`igconv.evaluation.benchmark.ROW`). Differences are paired by image and seed; their
-intervals are a bootstrap over images and over seeds (`igconv.evaluation.statistics.crossed_interval`).
+intervals are over images and trainings, with the run-to-run noise that was measured (`igconv.evaluation.noise`). The
+noise of SSIM was not; its intervals are a bootstrap (`igconv.evaluation.statistics.crossed_interval`).
 """
 
 from collections.abc import Iterable
@@ -9,7 +10,8 @@ from itertools import product
 
 import pandas as pd
 
-from igconv.evaluation.statistics import paired_difference
+from igconv.evaluation import noise
+from igconv.evaluation.statistics import paired_summary, pairs_of
 from igconv.files import write as write_file
 from igconv.study import results
 from igconv.study.comparisons import ablations, one_ingredient_apart
@@ -93,15 +95,41 @@ def main(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _per_set(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Rows under "all", where every image counts the same, and where there are several sets under the name of each."""
+def _differences(rows: pd.DataFrame, model, baseline, scale: int, measured: pd.DataFrame) -> list[dict]:
+    """A line with all images as one set, and where there are several sets one with every set counting the same, as in
+    the paper, and one for each."""
+    pairs = pairs_of(rows, model, baseline, scale).assign(difference=lambda p: p.psnr_y_db_model - p.psnr_y_db_baseline)
     sets = list(dict.fromkeys(rows.dataset))
-    return {"all": rows} | ({name: rows[rows.dataset == name] for name in sets} if len(sets) > 1 else {})
+    parts = {"all": pairs}
+    if len(sets) > 1:
+        parts |= {noise.MEAN_OF_SETS: pairs} | {name: pairs[pairs.dataset == name] for name in sets}
+    lines = []
+    for dataset, part in parts.items():
+        found = paired_summary(part) | dict(error_db=float("nan"), degrees=float("nan"))
+        if len(part):
+            found |= noise.difference(part, noise.at(measured, scale), by_set=dataset == noise.MEAN_OF_SETS)
+        if dataset == noise.MEAN_OF_SETS:
+            ssim = part.assign(difference=part.ssim_y_model - part.ssim_y_baseline)
+            found |= dict(difference_ssim=ssim.groupby("dataset").difference.mean().mean())
+            found |= dict(low_ssim=float("nan"), high_ssim=float("nan"))
+        lines.append(dict(scale=scale, dataset=dataset, **found))
+    return lines
 
 
 def over_all_sets(difference: pd.DataFrame) -> pd.DataFrame:
     """The rows of `fixed_vs_multi` or `effects` over all images, without those of single sets."""
     return difference[difference.dataset == "all"] if "dataset" in difference else difference
+
+
+def over_sets(difference: pd.DataFrame) -> pd.DataFrame:
+    """The rows in which every set counts the same, as in the paper; those over all images where there is one set.
+    Column ``over_images_db``: the mean over images beside."""
+    if "dataset" not in difference:
+        return difference
+    images = difference[difference.dataset == "all"]
+    sets = difference[difference.dataset == noise.MEAN_OF_SETS]
+    chosen = sets if len(sets) else images
+    return chosen.assign(over_images_db=images.difference_db.to_numpy())
 
 
 def of_main(table: pd.DataFrame, runs: Iterable[Run]) -> pd.DataFrame:
@@ -111,15 +139,15 @@ def of_main(table: pd.DataFrame, runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
-    """IGConv and IGConv+ against the fixed-scale model of each scale: `paired_difference` over all images (dataset
-    "all") and, where there are several test sets, for each of them.
+    """IGConv and IGConv+ against the fixed-scale model of each scale: `igconv.evaluation.noise.difference` over all
+    images (dataset "all") and, where there are several test sets, as a mean of sets and for each of them.
 
     Column ``budget`` is a key of `BUDGETS`: at equal steps per model the fixed-scale models of three scales have had
     three times the steps of the multi-scale model together, at equal total steps as many. IGConv+ alone has the
     frequency loss, unless the fixed-scale models were given it, too: with these every model with the loss is compared,
     those with an ingredient added or left out among them.
     """
-    lines, changed = [], ablations(runs.values())
+    lines, changed, measured = [], ablations(runs.values()), noise.measured(rows)
     labels = {name: run.label if name in changed else run_label(run.upsampler) for name, run in runs.items()}
     for encoder in dict.fromkeys(run.encoder for run in runs.values() if run.encoder not in BASELINE_OF):
         own = [run for run in runs.values() if BASELINE_OF.get(run.encoder, run.encoder) == encoder]
@@ -136,18 +164,8 @@ def fixed_vs_multi(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
             ]
             for scale in sorted({s for _, fixed in pairs for s in fixed.scales}):
                 multi, fixed = ({pair[i].name for pair in pairs if scale in pair[1].scales} for i in (0, 1))
-                for dataset, part in _per_set(rows).items():
-                    lines.append(
-                        dict(
-                            encoder=encoder,
-                            model=model,
-                            baseline=run_label(baseline),
-                            budget=budget,
-                            scale=scale,
-                            dataset=dataset,
-                            **paired_difference(part, multi, fixed, scale),
-                        )
-                    )
+                kind = dict(encoder=encoder, model=model, baseline=run_label(baseline), budget=budget)
+                lines += [kind | one for one in _differences(rows, multi, fixed, scale, measured)]
     return pd.DataFrame(lines)
 
 
@@ -156,24 +174,20 @@ def effects(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
 
     Returns: encoder, model (what has the ingredients: SPConv, IGConv), ingredient, beside (the others that both have),
         within (the model that the ingredient is added to alone, or completes; empty where both are in between), scale,
-        dataset (as in `fixed_vs_multi`), and `paired_difference`: above zero the ingredient helps.
+        dataset and differences as in `fixed_vs_multi`: above zero the ingredient helps.
     """
-    lines = []
+    lines, measured = [], noise.measured(rows)
     for one in one_ingredient_apart(runs.values()):
-        for scale, (dataset, part) in product(one.scales, _per_set(rows).items()):
+        for scale in one.scales:
             having, without = ([run.name for run in side if scale in run.scales] for side in (one.having, one.without))
-            lines.append(
-                dict(
-                    encoder=one.having[0].encoder,
-                    model=run_label(one.having[0].family),
-                    ingredient=one.ingredient.label,
-                    beside=", ".join(other.label for other in one.beside) or "nothing",
-                    within=one.within,
-                    scale=scale,
-                    dataset=dataset,
-                    **paired_difference(part, having, without, scale),
-                )
+            kind = dict(
+                encoder=one.having[0].encoder,
+                model=run_label(one.having[0].family),
+                ingredient=one.ingredient.label,
+                beside=", ".join(other.label for other in one.beside) or "nothing",
+                within=one.within,
             )
+            lines += [kind | line for line in _differences(rows, having, without, scale, measured)]
     return pd.DataFrame(lines)
 
 
@@ -263,7 +277,7 @@ def beside_paper(difference: pd.DataFrame) -> pd.DataFrame:
     per encoder."""
     lines = []
     equal_steps = difference[difference.budget == next(iter(BUDGETS))] if len(difference) else difference
-    for row in over_all_sets(equal_steps).itertuples():
+    for row in over_sets(equal_steps).itertuples():
         lines.append(
             dict(
                 source="this study",

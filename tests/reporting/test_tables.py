@@ -296,11 +296,13 @@ def test_ssim_and_single_sets_stand_beside_psnr_over_all_sets():
     both = pd.concat([one, one.head(0), rows({k: [v[0]] for k, v in values.items()}).assign(dataset="E")])
     assert set(tables.effects(one, runs).dataset) == {"all"}
     found = tables.effects(both, runs).query("ingredient == 'frequency loss' and scale == 2").set_index("dataset")
-    assert list(found.index) == ["all", "D", "E"]
-    assert found.difference_db.to_dict() == pytest.approx({"all": 2.5 / 3, "D": 0.75, "E": 1.0})
+    assert list(found.index) == ["all", "mean of sets", "D", "E"]
+    assert found.difference_db.to_dict() == pytest.approx(
+        {"all": 2.5 / 3, "mean of sets": 1.75 / 2, "D": 0.75, "E": 1.0}
+    )
     assert found.difference_ssim.to_numpy() == pytest.approx(found.difference_db.to_numpy() / 100)
     assert found.loc["D", "high_ssim"] == pytest.approx(0.01)
-    assert found.images.to_dict() == {"all": 3, "D": 2, "E": 1}
+    assert found.images.to_dict() == {"all": 3, "mean of sets": 3, "D": 2, "E": 1}
     pd.testing.assert_frame_equal(
         tables.over_all_sets(tables.effects(both, runs)).reset_index(drop=True),
         tables.effects(both, runs).query("dataset == 'all'").reset_index(drop=True),
@@ -313,5 +315,5 @@ def test_claims_and_the_paper_are_compared_with_all_sets_together():
     plain = benchmark_rows({})
     both = pd.concat([plain, plain.assign(dataset="E")])
     one, two = tables.fixed_vs_multi(plain, runs), tables.fixed_vs_multi(both, runs)
-    assert len(two) == 3 * len(one)
+    assert len(two) == 4 * len(one)
     pd.testing.assert_frame_equal(tables.beside_paper(two), tables.beside_paper(one))

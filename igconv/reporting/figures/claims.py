@@ -9,7 +9,11 @@ from matplotlib.ticker import FuncFormatter
 from igconv.errors import InputError
 from igconv.reporting.figures.style import GREEN, GREY, ORANGE, RED, SKY, styled, subplots
 
-VERDICT_STYLE = {"reproduced": (GREEN, "o"), "partly": (SKY, "s"), "undecided": (GREY, "D"), "differs": (RED, "X")}
+VERDICT_STYLE = {
+    "reproduced": (GREEN, "o"), "ahead": (GREEN, "^"), "seen": (GREEN, "P"), "level": (SKY, "o"),
+    "not worse": (SKY, "^"), "partly": (SKY, "s"), "undecided": (GREY, "D"), "partly worse": (ORANGE, "s"),
+    "behind": (RED, "v"), "not seen": (RED, "P"), "differs": (RED, "X"),
+}  # fmt: skip
 AXES = {
     "dB": "dB (linear to 0.1, logarithmic beyond)",
     "ratio": "ratio (logarithmic)",
@@ -23,10 +27,10 @@ ROW_HEIGHT = 0.19  # inches
 def claims(table: pd.DataFrame) -> Figure:
     """Every claim of the paper: our value with its interval against the target, coloured by verdict.
 
-    A panel per unit; orange lines are the targets, without an entry where a claim has none. Claims that were not run
-    are listed in grey below. table: `igconv.reporting.claims.claims`.
+    A panel per unit; orange lines are the targets, without an entry where a claim has none. Facts have no verdict and
+    are left out. Claims that were not run are listed in grey below. table: `igconv.reporting.claims.claims`.
     """
-    known = table[table.verdict != "not run"]
+    known = table[~table.verdict.isin(["not run", "fact"])]
     if known.empty:
         raise InputError("nothing to draw: no claim of the table was run")
     units = [unit for unit in AXES if (known.unit == unit).any()]
@@ -36,9 +40,10 @@ def claims(table: pd.DataFrame) -> Figure:
     figure.set_size_inches(7.6, ROW_HEIGHT * (sum(heights) + len(missing) + 3))
     for (axis,), unit in zip(axes, units, strict=True):
         _panel(axis, known[known.unit == unit], unit)
-    handles = [Line2D([], [], color=c, marker=m, ls="none", ms=5) for c, m in VERDICT_STYLE.values()]
+    shown = {verdict: style for verdict, style in VERDICT_STYLE.items() if (known.verdict == verdict).any()}
+    handles = [Line2D([], [], color=c, marker=m, ls="none", ms=5) for c, m in shown.values()]
     target = Line2D([], [], color=ORANGE, marker="|", ls="none", ms=9, mew=2)
-    figure.legend([*handles, target], [*VERDICT_STYLE, "target"], loc="outside upper center", ncols=5)
+    figure.legend([*handles, target], [*shown, "target"], loc="outside upper center", ncols=5)
     if len(missing):
         names = [" · ".join(filter(None, (row.claim, row.about, row.scale))) for row in missing.itertuples()]
         figure.supxlabel("not run:\n" + "\n".join(names), fontsize=7, color=GREY, ha="left", x=0.01)
