@@ -157,7 +157,8 @@ FIGURES = (
            _unchanged),
     Figure("ablation", ("tables/effects",), figures.ablation,
            "What each ingredient brings IGConv+, as the last of three, and what it brings another model alone: PSNR-Y "
-           "with it minus without it, paired by image, with 95 % bootstrap intervals; small dots are single test sets.",
+           "with it minus without it, paired by image, with 95 % intervals over images and trainings; small "
+           "dots are single test sets.",
            _own_ablation),
     Figure("cka_maps", ("analysis/similarity/cka",), figures.cka_maps,
            "Similarity (unbiased linear CKA) of the encoders of models trained for different scales.",

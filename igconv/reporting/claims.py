@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from igconv.reporting import findings
-from igconv.reporting.tables import ablation, final_forms, of_main, over_sets
+from igconv.reporting.tables import EQUAL_STEPS, ablation, final_forms, of_main, over_sets
 from igconv.reporting.verdicts import (
     COLUMNS,
     FIGURE_TOLERANCE,
@@ -31,8 +31,6 @@ from igconv.reporting.verdicts import (
 from igconv.study import results
 from igconv.study.labels import INGREDIENTS, run_label
 from igconv.study.run import Run
-
-EQUAL_STEPS = "equal steps per model"  # the paper's comparison
 
 
 def psnr(difference: pd.DataFrame) -> list[dict]:

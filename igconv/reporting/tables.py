@@ -18,10 +18,11 @@ from igconv.study.comparisons import ablations, one_ingredient_apart
 from igconv.study.labels import BASELINE_OF, NAMES, PAPER_ENCODERS, run_label
 from igconv.study.run import Run
 
+EQUAL_STEPS, EQUAL_TOTAL = "equal steps per model", "equal total steps"  # the former is the paper's comparison
 # how a multi-scale model is compared with fixed-scale ones -> whether a pair of runs is compared so
 BUDGETS = {
-    "equal steps per model": lambda multi, fixed: multi.is_main and fixed.is_main,
-    "equal total steps": lambda multi, fixed: (
+    EQUAL_STEPS: lambda multi, fixed: multi.is_main and fixed.is_main,
+    EQUAL_TOTAL: lambda multi, fixed: (
         multi.is_main and fixed.is_plain and not fixed.change and fixed.steps == multi.steps // len(multi.scales)
     ),
     "equal steps and frequency loss": lambda multi, fixed: (

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from igconv.errors import InputError
+from igconv.evaluation.noise import MEAN_OF_SETS
 from igconv.reporting.figures.style import GREY, INGREDIENT_COLOURS, labelled, styled, subplots
 
 
@@ -89,8 +90,8 @@ def psnr_gain(rows: pd.DataFrame) -> Figure:
 @styled
 def ablation(table: pd.DataFrame) -> Figure:
     """What each ingredient of IGConv+ brings, a panel per scale: mean over all images with its 95 % interval over
-    images and seeds, and where there are several test sets a dot for each. Table: `igconv.reporting.tables.ablation` of
-    one encoder."""
+    images and trainings, and where there are several test sets a dot for each. Table:
+    `igconv.reporting.tables.ablation` of one encoder."""
     known = table.dropna(subset="difference_db") if len(table) else table
     if not len(known):
         raise InputError("of no ingredient the evaluation of a run with it and of one without it are there")
@@ -100,6 +101,8 @@ def ablation(table: pd.DataFrame) -> Figure:
     for axis, scale in zip(axes, scales, strict=True):
         for row in known[known.scale == scale].itertuples():
             i, mean = kinds.index((row.ingredient, row.within)), row.difference_db
+            if row.dataset == MEAN_OF_SETS:
+                continue
             if row.dataset != "all":
                 axis.plot(mean, i + 0.25, "o", color=GREY, ms=2.5)
                 continue

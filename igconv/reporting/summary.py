@@ -1,0 +1,118 @@
+"""What the study says, in five sentences, and what would change its verdicts: text made of the table of claims.
+
+`python -m igconv.reporting.summary <profile>` prints both. docs/findings.md and results/README.md have them as they are
+printed, which tests/test_evidence.py holds. Pure functions on data frames but for `main`.
+"""
+
+import sys
+
+import pandas as pd
+
+from igconv.errors import InputError
+from igconv.evaluation import noise
+from igconv.reporting.tables import EQUAL_STEPS, EQUAL_TOTAL
+from igconv.study import results
+
+
+def sentences(claims: pd.DataFrame) -> list[str]:
+    """Five sentences with 95 % intervals, of the claims of a study of one small EDSR at x2, x3 and x4.
+
+    Args:
+        claims: `igconv.reporting.claims.claims`.
+
+    Raises InputError for a study without these lines.
+    """
+    of = _Lines(claims)
+    budget = of("IGConv: PSNR", EQUAL_STEPS).budget.iloc[0].removeprefix("reduced, ")
+    return [
+        f"With as many steps for each of three SPConv+ networks (the paper's baseline of EDSR), one IGConv is "
+        f"{of.words('IGConv: PSNR', 'SPConv+', EQUAL_STEPS)} on two CPU cores at {budget}.",
+        f"IGConv+ is {of.words('IGConv+: PSNR', 'SPConv+', EQUAL_STEPS)} against the same three, and "
+        f"{of.words('IGConv+: PSNR', 'SPConv,', EQUAL_STEPS)} against three SPConv.",
+        f"With as many steps as three SPConv networks together, IGConv is "
+        f"{of.words('IGConv: PSNR', EQUAL_TOTAL)}, IGConv+ {of.words('IGConv+: PSNR', EQUAL_TOTAL)}.",
+        f"Of the ingredients of IGConv+, the frequency loss is {of.words('frequency loss', 'IGConv+ with')}, IGSample "
+        f"{of.words('IGSample', 'IGConv+ with')}, dihedral averaging {of.words('dihedral', 'IGConv+ with')}.",
+        f"Once instantiated, the upsampler IGConv+ alone takes {of.ratio('IGConv+: faster')} of the time of SPConv+ on "
+        f"one thread of a CPU; over the encoders of the paper's tables one IGConv stores "
+        f"{of.ratio('IGConv: a third of the stored')} of the parameters of three networks (median and range).",
+    ]
+
+
+class _Lines:
+    def __init__(self, claims: pd.DataFrame):
+        self.claims = claims
+
+    def __call__(self, claim: str, *about: str) -> pd.DataFrame:
+        found = self.claims[self.claims.claim.str.startswith(claim) & (self.claims.verdict != "not run")]
+        for part in about:
+            found = found[found.about.fillna("").str.contains(part, regex=False)]
+        if found.empty:
+            raise InputError(f"no claim that starts with {claim!r} about {' and '.join(about)!r} was run")
+        return found
+
+    def words(self, claim: str, *about: str) -> str:
+        """ "behind at x2 (-0.34 dB, -0.62 to -0.06), ..." """
+        parts = [
+            f"{row.verdict} at {row.scale} ({row.value:+.2f} dB, {row.low:+.2f} to {row.high:+.2f})"
+            for row in self(claim, *about).itertuples()
+        ]
+        return ", ".join(parts[:-1]) + " and " + parts[-1]
+
+    def ratio(self, claim: str) -> str:
+        row = self(claim).iloc[0]
+        return f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f})"
+
+
+def changes(measured: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """What would change the verdicts: which run, on what hardware, how many hours.
+
+    Args:
+        measured: `igconv.evaluation.noise.measured`.
+        runs: ``tables/runs.csv`` of the profile `cpu`; hours are those of its trainings.
+    """
+    by_run = runs.set_index("run").seconds / 3600
+    kinds = ["edsr_tiny-spconv-x", "edsr_tiny-igconv-s", "edsr_tiny-igconv+-s", "edsr_tiny-spconv-heads-",
+             "edsr_tiny-igconv-fft-", "edsr_tiny-spconv-fft-x", "edsr_tiny-igconv+-no_igsample-"]  # fmt: skip
+    once = by_run[[name for name in by_run.index if name.startswith(tuple(kinds))]].sum()
+    longer = kinds[1:4]
+    eight = 8 * by_run[[n for n in by_run.index if n.startswith(tuple(longer)) or n == "edsr_tiny-spconv-x3-s0"]].sum()
+    spread = measured.set_index("scale")
+    wanted = {f"x{scale}": noise.seeds_for_equality(sd) for scale, sd in spread.sd_db.items()}
+    equal = ", ".join(f"{count} seeds at {scale}" for scale, count in wanted.items())
+    main = by_run[[name for name in by_run.index if name.startswith(("edsr_tiny-spconv+-x", "edsr_tiny-igconv+-s"))]]
+    lines = [
+        ("What is undecided for the noise of trainings: intervals of five seeds instead of borrowed ones",
+         "four more seeds of SPConv, IGConv, IGConv+, three heads, both with the frequency loss, and IGConv+ without "
+         "IGSample", "2 CPU cores", 4 * once),
+        (f"Whether IGConv+ equals SPConv+ within {noise.EQUAL_DB} dB: {equal}",
+         f"{max(wanted.values()) - 1} more seeds of IGConv+ and SPConv+", "2 CPU cores",
+         (max(wanted.values()) - 1) * main.sum()),
+        ("Whether IGConv's gap is one of convergence or of capacity",
+         "two seeds at 16,000 steps of SPConv x3, IGConv, IGConv+ and three heads", "2 CPU cores", 2 * eight),
+        ("Whether anything differs from the paper: its budget was not run",
+         "the profile `benchmark` (100,000 steps, three seeds), then `paper`", "one GPU", float("nan")),
+    ]  # fmt: skip
+    table = pd.DataFrame(lines, columns=["what would change", "runs", "hardware", "hours"])
+    return table.assign(hours=[f"{h:.0f}" if pd.notna(h) else "not measured" for h in table.hours])
+
+
+def findings(profile: str) -> str:
+    """The sentences as a list in Markdown. Raises InputError for a profile without claims."""
+    table = results.read_table(results.root(profile) / "tables" / "claims.csv")
+    return "\n".join(f"{number}. {text}" for number, text in enumerate(sentences(table), 1)) + "\n"
+
+
+def wanted(profile: str) -> str:
+    """`changes` in Markdown."""
+    runs = results.read_table(results.root(profile) / "tables" / "runs.csv")
+    return changes(noise.measured(), runs).to_markdown(index=False) + "\n"
+
+
+def main(profile: str) -> None:
+    print(findings(profile))
+    print(wanted(profile), end="")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
