@@ -101,13 +101,14 @@ def combined(parts: Iterable[tuple[float, float]]) -> tuple[float, float]:
     if least == most or quantile >= stats.t.ppf(0.975, least):
         return float(np.sqrt(total)), least
     ends = np.log(least), np.log(min(most, 1e6))
-    return float(np.sqrt(total)), float(np.exp(brentq(lambda d: stats.t.ppf(0.975, np.exp(d)) - quantile, *ends)))
+    found, _ = brentq(lambda d: stats.t.ppf(0.975, np.exp(d)) - quantile, *ends, full_output=True)
+    return float(np.sqrt(total)), float(np.exp(found))
 
 
 def interval(value: float, error: float, degrees: float) -> tuple[float, float]:
     """95 % interval by Student's t."""
     half = stats.t.ppf(0.975, degrees) * error
-    return value - half, value + half
+    return float(value - half), float(value + half)
 
 
 def difference(pairs: pd.DataFrame, noise: tuple[float, float], by_set: bool = False) -> dict:
@@ -133,7 +134,7 @@ def difference(pairs: pd.DataFrame, noise: tuple[float, float], by_set: bool = F
     per_image = cells.mean(axis=1).to_numpy()
     value = float(weight @ per_image)
     within = pd.Series(per_image).groupby(np.asarray(sets)).transform("var")
-    images = float((weight**2 * within.fillna(within.mean())).to_numpy().sum())
+    images = float((weight**2 * np.asarray(within.fillna(within.mean()), float)).sum())
     if np.isnan(images):  # a single image says nothing about others
         return dict(difference_db=value, low_db=np.nan, high_db=np.nan, error_db=np.nan, degrees=np.nan)
     seeds = len(of_seeds)
