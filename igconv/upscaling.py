@@ -258,7 +258,7 @@ def _check_memory(picture: Picture, scale: int, device, tile: int | None) -> Non
     """Raises InputError if the image will not fit; the estimate is of the order of what was measured."""
     height, width, channels = picture.pixels.shape
     at_once = height * width
-    if tile or (tile is None and at_once > inference.WHOLE_SEEN):
+    if tile or (tile is None and at_once > inference.WHOLE):
         at_once = min(at_once, (tile or inference.TILE_SEEN) ** 2)
     size = height * width * (12 + scale**2 * (12 + channels * picture.pixels.itemsize))
     if torch.device(device).type == "cpu":

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from igconv.data.images import check_finite, to_float
 from igconv.errors import InputError, positive_integer, reason
+from igconv.models import strips
 from igconv.models.arithmetic import exact_arithmetic
 
 Upscaler = Callable[[Tensor, int], Tensor]
@@ -23,7 +24,8 @@ Upscaler = Callable[[Tensor, int], Tensor]
 # image at learned positions, which are a pixel or two away.
 SAMPLER_MARGIN = 8
 # LR pixels that are worked on at once unless a caller says otherwise, and the tiles of larger images. Tiles of encoders
-# with a reach are exact. Those of encoders that see the whole image differ from it, the less the larger they are.
+# with a reach are exact, and so are SMFANet's strips (`igconv.models.strips`). Tiles of other encoders that see the
+# whole image differ from it, the less the larger they are.
 WHOLE, TILE = 512 * 512, 256
 WHOLE_SEEN, TILE_SEEN, HALO_SEEN = 1024 * 1024, 512, 32
 
@@ -112,8 +114,12 @@ def reach(model: Upscaler) -> int:
             f"{type(encoder or model).__name__} may see the whole image, so its tiles cannot equal the whole image's "
             "result; give the halo yourself to accept that"
         )
+    return encoder.reach + _head_reach(model)
+
+
+def _head_reach(model: Upscaler) -> int:
     head = 3  # SPConv and IGConv have one 3x3 convolution, SPConv+ has up to two beside those at higher resolution
-    return encoder.reach + head + (0 if getattr(model, "sampler", None) is None else SAMPLER_MARGIN)
+    return head + (0 if getattr(model, "sampler", None) is None else SAMPLER_MARGIN)
 
 
 def tiled(model: Upscaler, tile: int, halo: int | None = None) -> Upscaler:
@@ -131,11 +137,14 @@ def tiled(model: Upscaler, tile: int, halo: int | None = None) -> Upscaler:
 def tiled_by_size(model: Upscaler, halo: int | None = None) -> Upscaler:
     """Images up to `WHOLE` pixels at once, larger ones in tiles of `TILE`: memory that does not grow with the image.
 
-    With the halo `reach(model)` the result is the whole image's. Encoders that see the whole image have larger limits
+    With the halo `reach(model)` the result is the whole image's, and so is SMFANet's unless a halo asks for tiles: it
+    is worked on in strips, and its features are kept. Other encoders that see the whole image have larger limits
     (`WHOLE_SEEN`, `TILE_SEEN`, `HALO_SEEN`), and their tiles differ from it by several grey levels in places.
     """
     if hasattr(getattr(model, "encoder", None), "reach"):
         whole, in_tiles = WHOLE, tiled(model, TILE, halo)
+    elif halo is None and strips.fits(model):
+        whole, in_tiles = WHOLE, strips.in_strips(model, _head_reach(model))
     else:
         whole, in_tiles = WHOLE_SEEN, tiled(model, TILE_SEEN, HALO_SEEN if halo is None else halo)
     return lambda lr, scale: (model if lr.shape[-2] * lr.shape[-1] <= whole else in_tiles)(lr, scale)

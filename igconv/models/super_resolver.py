@@ -126,12 +126,16 @@ class SuperResolver(_Composition):
                 if isinstance(hyper := getattr(module, "hyper", None), HyperNetwork):
                     stack.enter_context(hyper.jointly(distinct))
             for scale, x_part, f_part in zip(distinct, x.split(sizes), features.split(sizes), strict=True):
-                sr = self.post(self.upsampler(f_part, scale)).float()
-                sr = sr if self.sampler is None else sr + self.sampler(x_part, f_part, scale)
+                sr = self.image(x_part, f_part, scale)
                 if sr.shape[-2:] != (lr.shape[-2] * scale, lr.shape[-1] * scale):
                     sr = sr[..., : lr.shape[-2] * scale, : lr.shape[-1] * scale]  # of a padded image
                 images[scale] = sr
         return images
+
+    def image(self, lr: Tensor, features: Tensor, scale: int) -> Tensor:
+        """The image (B, 3, r H, r W) from what `encode` returns."""
+        sr = self.post(self.upsampler(features, scale)).float()
+        return sr if self.sampler is None else sr + self.sampler(lr, features, scale)
 
     def forward(self, lr: Tensor, scale: int) -> Tensor:
         return self.multi_scale(lr, [scale])[0]

@@ -1,0 +1,113 @@
+"""SMFANet on large images: the whole image's result, strip by strip.
+
+Each of its blocks reads two things of the whole image, the variance of the context and its maxima over a grid of cells.
+Tiles of their own have others, so a tile's result is off by several grey levels in places, with seams. Here all strips
+pass a block before any passes the next: what is kept of the whole image are the features before one block.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from igconv.data import memory
+from igconv.models.encoders.smfanet import POOLING, SMFA, FeatureMixing, SMFANet
+from igconv.models.super_resolver import SuperResolver
+
+PIXELS, LEAST_ROWS = 1 << 17, 16  # LR pixels of a strip, and its rows where the image is wider than that
+BLOCK_HALO = 2  # rows that one block's 3x3 convolutions see beyond a strip: one in SMFA, one in PCFN
+
+
+def fits(model) -> bool:
+    """Whether `in_strips` takes a model."""
+    return isinstance(model, SuperResolver) and type(model.encoder) is SMFANet
+
+
+def in_strips(model: SuperResolver, head_halo: int, pixels: int = PIXELS) -> Callable[[Tensor, int], Tensor]:
+    """(lr, scale) -> sr on float RGB batches (B, 3, H, W), equal to ``model(lr, scale)`` up to rounding.
+
+    Beside the result, memory is that of the features, 4 bytes x channels for each LR pixel, and of one strip.
+
+    Args:
+        model: one that `fits`, in eval mode.
+        head_halo: LR rows that the upsampler and the sampler see beyond a strip.
+        pixels: LR pixels of a strip.
+
+    Raises InputError, before the work, where the features do not fit into a CPU's memory.
+    """
+
+    @torch.no_grad()
+    def run(lr: Tensor, scale: int) -> Tensor:
+        batch, _, height, width = lr.shape
+        rows = max(LEAST_ROWS, pixels // width)
+        channels = model.encoder.out_channels
+        if lr.device.type == "cpu":
+            size = 4 * batch * channels * height * width
+            advice = "; tiles that do not keep them (--tile 512 --halo 32) give nearly the same"
+            memory.require(size, f"the features of {width}x{height} pixels", advice)
+        x = lr.new_empty(batch, channels, height, width).contiguous(memory_format=torch.channels_last)
+        for top, bottom in _strips(height, rows):
+            x[..., top:bottom, :] = _first(model, lr, top, bottom)
+        for block in model.encoder.feats:
+            _pass_block(block, x, rows)
+        sr = lr.new_empty(batch, 3, height * scale, width * scale)
+        for top, bottom in _strips(height, rows):
+            start, stop = max(0, top - head_halo), min(height, bottom + head_halo)
+            features = x[..., start:stop, :] + _first(model, lr, start, stop)
+            part = model.image(lr[..., start:stop, :], features, scale)
+            sr[..., top * scale : bottom * scale, :] = part[..., (top - start) * scale : (bottom - start) * scale, :]
+        return sr
+
+    return run
+
+
+def _strips(height: int, rows: int) -> Iterator[tuple[int, int]]:
+    for top in range(0, height, rows):
+        yield top, min(top + rows, height)
+
+
+def _first(model: SuperResolver, lr: Tensor, top: int, bottom: int) -> Tensor:
+    """Rows of the encoder's first convolution."""
+    start = max(0, top - 1)
+    return model.encoder.to_feat(model.pre(lr[..., start : bottom + 1, :]))[..., top - start : bottom - start, :]
+
+
+def _pass_block(block: FeatureMixing, x: Tensor, rows: int) -> None:
+    """Replace features (B, C, H, W) by those after a block."""
+    height, width = x.shape[-2:]
+    gate = _gate(block.smfa, x, rows)
+    row_of, column_of = (_nearest(n, side) for n, side in zip(gate.shape[-2:], (height, width), strict=True))
+    above = x[..., :0, :]  # the last rows of the strip before, as they were
+    for top, bottom in _strips(height, rows):
+        part = torch.cat([above, x[..., top : bottom + BLOCK_HALO, :]], dim=-2)
+        start = top - above.shape[-2]
+        above = x[..., max(0, bottom - BLOCK_HALO) : bottom, :].clone()
+        detail, context = block.smfa.linear_0(F.normalize(part)).chunk(2, dim=1)
+        context = context * gate[..., row_of[start : start + part.shape[-2]], :][..., column_of]
+        part = part + block.smfa.linear_2(context + block.smfa.lde(detail))
+        part = part + block.pcfn(F.normalize(part))
+        x[..., top:bottom, :] = part[..., top - start : bottom - start, :]
+
+
+def _gate(smfa: SMFA, x: Tensor, rows: int) -> Tensor:
+    """(B, C, max(1, H // 8), max(1, W // 8)): what scales the context, from variance and maxima of the whole image."""
+    height, width = x.shape[-2:]
+    cells = max(1, height // POOLING), max(1, width // POOLING)
+    total, squares, maxima = 0.0, 0.0, []
+    for top, bottom in _strips(height, rows):
+        context = smfa.linear_0(F.normalize(x[..., top:bottom, :])).chunk(2, dim=1)[1]
+        exact = context.double()
+        total = total + exact.sum((-2, -1), keepdim=True)
+        squares = squares + exact.square().sum((-2, -1), keepdim=True)
+        maxima.append(F.adaptive_max_pool2d(context, (bottom - top, cells[1])))  # maxima of maxima: columns, then rows
+    summary = smfa.dw_conv(F.adaptive_max_pool2d(torch.cat(maxima, dim=-2), cells))
+    count = height * width
+    variance = ((squares - total * total / count) / max(1, count - 1)).to(x.dtype)
+    return F.gelu(smfa.linear_1(summary * smfa.alpha + variance * smfa.belt))
+
+
+def _nearest(cells: int, side: int) -> Tensor:
+    """For each of ``side`` pixels the cell that nearest-neighbour interpolation takes, by PyTorch's own arithmetic."""
+    numbers = torch.arange(cells, dtype=torch.float32)[None, None]
+    return F.interpolate(numbers, size=side, mode="nearest")[0, 0].long()
