@@ -69,10 +69,22 @@ find_python() {
   fail "Python 3.11 or newer is needed and was not found"
 }
 
-# The checkout whose igconv a Python runs; nothing if it cannot run the study. -I: by what is installed there alone.
+# One line of what a command has said.
+in_one_line() {
+  tr -s '[:space:]' ' ' <<< "$1" | cut -c 1-300
+}
+
+# What the study cannot do without, by the names that are imported; half an installation lacks some of it.
+packages=(torch torchvision lightning_fabric snakemake papermill ipykernel pandas matplotlib seaborn skimage tyro)
+
+# The checkout whose igconv a Python runs; nothing if it lacks packages of the study. They are looked for and not
+# imported, which would take seconds at every start. -I: by what is installed there alone.
 checkout_of() {
-  "$1" -I -c 'import os, igconv, snakemake, papermill
-print(os.path.dirname(os.path.dirname(os.path.realpath(igconv.__file__))))' 2> /dev/null || true
+  "$1" -I -c 'import os, sys
+from importlib.util import find_spec
+found = [find_spec(name) for name in sys.argv[1:]]
+if all(spec and spec.origin and os.path.isfile(spec.origin) for spec in found):
+    print(os.path.dirname(os.path.dirname(os.path.realpath(found[0].origin))))' igconv "${packages[@]}" 2> /dev/null || true
 }
 
 # Where .venv was made, if that was not here: its scripts still start what lies there.
@@ -83,7 +95,7 @@ made_elsewhere() {
 }
 
 make_venv_folder() {
-  local maker python
+  local maker python why
   maker=$(made_elsewhere)
   if [[ -z $maker ]] && is_new_enough .venv/bin/python; then return; fi
   # What is there is broken, half made or another checkout's, and is emptied; not behind a link, where others use it.
@@ -94,13 +106,16 @@ make_venv_folder() {
     echo ".venv has no Python that works here; making it again"
   fi
   python=$(find_python)
-  "$python" -m venv --clear .venv 2> /dev/null || uv venv --quiet --clear --python "$python" .venv 2> /dev/null ||
-    "$python" -m venv --clear --without-pip .venv || fail "$python cannot make .venv (Debian: apt install python3-venv)"
+  why=$("$python" -m venv --clear .venv 2>&1) && return
+  echo "$python -m venv fails: $(in_one_line "$why")" >&2
+  uv venv --quiet --clear --python "$python" .venv 2> /dev/null && return
+  why=$("$python" -m venv --clear --without-pip .venv 2>&1) ||
+    fail "$python cannot make .venv: $(in_one_line "$why") (Debian: apt install python3-venv)"
 }
 
 # uv is fast; where it is missing or fails (a mirror that only pip knows, a cache it cannot write), pip.
 install() {
-  local python=.venv/bin/python uv=""
+  local python=.venv/bin/python uv="" why=""
   if command -v uv > /dev/null; then
     uv=uv
   elif [[ -x .venv/bin/uv ]] || "$python" -m pip install --quiet uv 2> /dev/null; then
@@ -110,8 +125,8 @@ install() {
     "$uv" pip install --quiet --python "$python" --editable ".[dev]" && return
     echo "uv could not install it; trying pip"
   fi
-  "$python" -m pip --version > /dev/null 2>&1 || "$python" -m ensurepip > /dev/null 2>&1 ||
-    fail "neither uv nor pip can be had in .venv (Debian: apt install python3-venv; then remove .venv)"
+  "$python" -m pip --version > /dev/null 2>&1 || why=$("$python" -m ensurepip 2>&1) ||
+    fail "neither uv nor pip can be had in .venv: $(in_one_line "$why") (Debian: apt install python3-venv; remove .venv)"
   "$python" -m pip install --quiet --editable ".[dev]" ||
     fail "the packages could not be installed; the same command tries again"
 }
@@ -119,7 +134,7 @@ install() {
 # The packages of pyproject.toml in .venv. A stamp tells a finished installation from one that was interrupted, and
 # from one for an older pyproject.toml or another Python.
 make_venv() {
-  local wanted
+  local wanted why
   make_venv_folder
   echo "$PWD" > .venv/.checkout
   wanted="$(cksum < pyproject.toml) $(.venv/bin/python -c 'import sys; print(*sys.version_info[:2])')"
@@ -131,6 +146,9 @@ make_venv() {
   install
   [[ $(checkout_of .venv/bin/python) == "$PWD" ]] ||
     fail "the installation in .venv is not complete; remove .venv and try again"
+  # Once, and not at every start: what is there can be imported, too.
+  why=$(.venv/bin/python -I -c 'import igconv, snakemake, papermill' 2>&1) ||
+    fail "the installation in .venv does not work: $(in_one_line "$(tail -n 1 <<< "$why")"); remove .venv and try again"
   echo "$wanted" > .venv/.installed
 }
 
@@ -158,7 +176,8 @@ find_writable_home() {
     return
   fi
   place=${TMPDIR:-/tmp}/igconv-home-$(id -u)
-  mkdir -p -m 700 "$place" 2> /dev/null && [[ -O $place && ! -L $place && -w $place ]] || place=$(mktemp -d)
+  mkdir -p -m 700 "$place" 2> /dev/null && [[ -O $place && ! -L $place && -w $place ]] || place=$(mktemp -d) ||
+    fail "neither HOME nor ${TMPDIR:-/tmp} can be written"
   [[ -d ${HOME:-} ]] || export HOME=$place
   export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$place/cache} XDG_DATA_HOME=${XDG_DATA_HOME:-$place/data}
   export IPYTHONDIR=${IPYTHONDIR:-$place/ipython} MPLCONFIGDIR=${MPLCONFIGDIR:-$place/matplotlib}

@@ -3,7 +3,9 @@
 The Pythons and virtual environments are real. What is "installed" is a path to the checkout and two empty packages.
 """
 
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from igconv.study.results import PROJECT
+
+SCRIPT = (PROJECT / "run_all.sh").read_text()
+PACKAGES = re.search(r"^packages=\((.*)\)$", SCRIPT, re.MULTILINE)[1].split()
 
 # Stand-in for pip and ensurepip (by PYTHONPATH, where modules come before Python's own) and for uv.
 PIP = """
@@ -24,13 +29,14 @@ if words[-1] == "uv" or "install" in os.environ.get("BROKEN", "").split():
     sys.exit(1)
 site = pathlib.Path(sysconfig.get_path("purelib"))
 (site / "igconv.pth").write_text(os.getcwd())
-for name in ("snakemake", "papermill"):
+for name in PACKAGES:
     (site / f"{name}.py").write_text("")
 """
 ENSUREPIP = """
 import os, pathlib, sys, sysconfig
 pathlib.Path(os.environ["CALLS"]).open("a").write("ensurepip\\n")
-sys.exit("ensurepip" in os.environ.get("BROKEN", "").split())
+if "ensurepip" in os.environ.get("BROKEN", "").split():
+    sys.exit("no wheels\\n  bundled")
 """
 UV = """#!/usr/bin/env bash
 echo "uv $*" >> "$CALLS"
@@ -42,7 +48,10 @@ BROKEN="" exec "$5" -m pip install "${@: -1}"
 PYTHON = """#!/usr/bin/env bash
 if [[ $1 == -m && $2 == venv ]]; then
   echo "venv ${*:3}" >> "$CALLS"
-  [[ " $BROKEN " != *" venv "* || " $* " == *" --without-pip "* ]] || { mkdir -p .venv/lib; exit 1; }
+  [[ " $BROKEN " != *" venv "* || " $* " == *" --without-pip "* ]] || {
+    mkdir -p .venv/lib; echo "ensurepip is not"; echo "  available"; exit 1
+  }
+  [[ " $BROKEN " != *" any-venv "* ]] || { echo "Error: [Errno 28] No space left on device" >&2; exit 1; }
   exec REAL -m venv --without-pip "${@:3}"
 fi
 exec REAL "$@"
@@ -69,7 +78,7 @@ class Machine:
         for name in ("home", "bin", "modules", "tmp"):
             (folder / name).mkdir()
         self.script("python3", PYTHON.replace("REAL", os.path.realpath(sys.executable)))
-        (folder / "modules" / "pip.py").write_text(PIP)
+        (folder / "modules" / "pip.py").write_text(PIP.replace("PACKAGES", repr(PACKAGES)))
         (folder / "modules" / "ensurepip.py").write_text(ENSUREPIP)
         self.calls.write_text("")
 
@@ -290,3 +299,53 @@ def test_a_folder_with_spaces(machine):
     assert ran(machine.run(odd / "run_all.sh"), odd)
     assert ran(machine.run(odd / "run_all.sh"), odd)
     assert machine.called() == []
+
+
+def test_why_no_environment_can_be_made_is_said(machine, checkout):
+    """What `python -m venv` says, in one line; where another way is found, too."""
+    done = machine.run(checkout / "run_all.sh", broken="any-venv")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: python3 cannot make .venv: Error: [Errno 28] No space left")
+    done = machine.run(checkout / "run_all.sh", broken="venv")
+    assert ran(done, checkout)
+    assert done.stderr == "python3 -m venv fails: ensurepip is not available \n"
+    shutil.rmtree(checkout / ".venv")
+    done = machine.run(checkout / "run_all.sh", broken="pip ensurepip")
+    assert "neither uv nor pip can be had in .venv: no wheels bundled" in done.stderr
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_package_that_is_lost_is_noticed(machine, checkout, package):
+    """Its module gone, or a folder of its name without a module in it, as an interrupted installation leaves."""
+    assert ran(machine.run(checkout / "run_all.sh"), checkout)
+    module = next((checkout / ".venv").glob(f"lib/python*/site-packages/{package}.py"))
+    module.unlink()
+    module.with_suffix("").mkdir()
+    assert ran(machine.run(checkout / "run_all.sh"), checkout)
+    assert "pip" in machine.called()
+
+
+def test_packages_that_cannot_be_imported_are_noticed_after_installing(machine, checkout):
+    """They are found and do not work; nothing is called installed, and the reason is said."""
+    broken = (PIP.replace("PACKAGES", repr(PACKAGES))
+              + '(site / "snakemake.py").write_text("import nothing_of_this_name")\n')  # fmt: skip
+    (machine.folder / "modules" / "pip.py").write_text(broken)
+    done = machine.run(checkout / "run_all.sh")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "does not work: ModuleNotFoundError: No module named 'nothing_of_this_name'" in line
+    assert not (checkout / ".venv" / ".installed").exists()
+
+
+def test_the_packages_looked_for_are_ours():
+    """Each is a dependency: another would have the environment made again at every call."""
+    text = (PROJECT / "pyproject.toml").read_text().replace("-", "_").replace("scikit_image", "skimage")
+    assert all(f'"{name}' in text or name == "ipykernel" for name in PACKAGES)
+    assert all(importlib.util.find_spec(name).origin for name in PACKAGES)
+
+
+def test_nowhere_to_write_is_one_line(machine, checkout):
+    done = machine.run(checkout / "run_all.sh", HOME="/proc", TMPDIR="/proc")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: neither HOME nor /proc can be written"
