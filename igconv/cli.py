@@ -1,7 +1,12 @@
 """The command ``igconv``: its help, which loads nothing, and the statuses it ends with."""
 
+import contextlib
+import functools
+import io
 import os
+import re
 import sys
+from collections.abc import Callable
 
 from igconv import files
 from igconv.errors import InputError, reason
@@ -38,12 +43,30 @@ def run(words: list[str]) -> int:
         return 0 if words else 2
     if words[0] not in COMMANDS:
         raise InputError(f"unknown command {words[0]!r}; choose from {', '.join(sorted(COMMANDS))}")
-    import tyro  # takes longer than the help may
-
     from igconv import commands
 
-    command = getattr(commands, words[0])
-    return tyro.cli(command, prog=f"igconv {words[0]}", args=words[1:]) or 0
+    return _parsed(getattr(commands, words[0]), f"igconv {words[0]}", words[1:])() or 0
+
+
+def _parsed(command: Callable[..., int | None], name: str, words: list[str]) -> Callable[[], int | None]:
+    """The call of a command with its options. Raises InputError for words that are none, instead of tyro's box."""
+    import tyro  # takes longer than the help may
+
+    @functools.wraps(command)
+    def later(*values, **options) -> Callable[[], int | None]:
+        return functools.partial(command, *values, **options)
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(later, prog=name, args=words)
+    except SystemExit as end:
+        if not end.code:  # help
+            raise
+    lines = [line.strip(" │╭╮╰╯") for line in said.getvalue().splitlines()]
+    ruled = [line if line.strip("─-") else "" for line in lines[1:]]  # the first is a title; rules part its paragraphs
+    parts = [reason(part, None) for part in re.split(r"\n{2,}", "\n".join(ruled).strip())]
+    raise InputError(f"{parts[0].rstrip('. ')}; {name} --help has the options")
 
 
 def main(words: list[str] | None = None) -> int:

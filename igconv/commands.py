@@ -132,7 +132,7 @@ def data(
 def upscale(
     images: Positional[list[Path]],
     output: Annotated[Path, arg(aliases=["-o"])],
-    scale: int = 2,
+    scale: Annotated[int, arg(aliases=["-s"])] = 2,
     weights: Path | None = None,
     device: str = "cpu",
     self_ensemble: bool = False,
