@@ -82,12 +82,15 @@ def main(words: list[str] | None = None) -> int:
     except RuntimeError as error:  # a TrainingError, or a device that refuses
         print(f"error: {reason(error, None)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130  # as shells count a process that SIGINT ended
     except BrokenPipeError:  # whoever read the output has gone; what Python still holds must not complain at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except OSError as error:  # a file system that refuses where nobody asked it first
+        print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130  # as shells count a process that SIGINT ended
 
 
 if __name__ == "__main__":

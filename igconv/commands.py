@@ -76,7 +76,8 @@ def evaluate(
     from igconv.study import results
     from igconv.study.runs import get_run, runs_of
 
-    if chosen_device(device) == "cpu":
+    device = chosen_device(device)
+    if device == "cpu":
         inference.keep_freed_memory()
     runs = runs_of(profile)
     chosen = benchmark.Protocol(lr, self_ensemble, tile, protocol == "authors")
@@ -158,8 +159,10 @@ def upscale(
     """
     from igconv import upscaling
     from igconv.models import inference
+    from igconv.models.arithmetic import chosen_device
 
     positive_integer(scale, "scale")
+    device = chosen_device(device)
     upscaling.check_scale(weights, scale)
     if device == "cpu":
         inference.keep_freed_memory()
@@ -207,12 +210,16 @@ def convert(
         device: cpu or cuda.
     """
     from igconv.conversion.convert import convert as convert_network
+    from igconv.data.picture_files import check_place
     from igconv.models import checkpoints, inference
+    from igconv.models.arithmetic import chosen_device
 
+    device = chosen_device(device)
     if output.suffix != ".safetensors":
         raise InputError(f"cannot write {output}: choose a name that ends in .safetensors")
     if output.exists():
         raise InputError(f"{output} exists; choose another name or remove it")
+    check_place(output)
     if device == "cpu":
         inference.keep_freed_memory()
     options = dict(images=images, crops=crops, seed=seed, target=target, upsampler=upsampler, tune=tune, device=device)

@@ -107,6 +107,8 @@ def convert(
     source = opened(network)
     if not isinstance(tune, int) or tune < 0:
         raise InputError(f"tune is a number of steps, 0 for none, got {tune!r}")
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed must be an integer >= 0, got {seed!r}")
     plus = choose(upsampler, ("igconv", "igconv+"), "upsampler") == "igconv+"
     options = dict(images=images, crops=crops, seed=seed, target=target, device=device)
     done = conversion(source, scales, **options, dihedral=plus, igsample=plus)

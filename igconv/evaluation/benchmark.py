@@ -290,7 +290,7 @@ def evaluate(
     ]
     partial = path.with_name(f".{path.name}.partial")
     with exclusive(path.with_name(f".lock-{path.stem}"), wait=True, who=f"evaluation of {facts['run']}"):
-        stored = results.read_table(path) if path.is_file() else pd.DataFrame(columns=list(ROW))
+        stored = stored_rows(path)
         valid = _valid(stored.to_dict("records"), weights_sha256, hashes, wanted)
         if len(valid) == len(stored) == len(wanted):
             path.touch()  # checked now: Snakemake compares its time with those of all weights
@@ -306,6 +306,17 @@ def evaluate(
         results.write_table(table, path, weights_sha256=weights_sha256, settings=settings, test_sets=list(test_sets))
         partial.unlink(missing_ok=True)
     return results.read_table(path)
+
+
+def stored_rows(path: Path) -> pd.DataFrame:
+    """What an evaluation has left, no rows if that is nothing. Raises InputError for what is no table of rows."""
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    table = results.read_table(path) if path.is_file() else pd.DataFrame(columns=list(ROW))
+    missing = [column for column in ROW if column not in table] if len(table) else []
+    if missing:
+        raise InputError(f"{path} is no table of rows (it has no column {missing[0]}); move it away")
+    return table
 
 
 def _key(row) -> tuple[str, str, int]:
@@ -327,5 +338,5 @@ def _valid(rows: list[dict], weights_sha256: str, hashes: dict, wanted: list) ->
 def read_rows(profile: str, runs: Sequence[str]) -> pd.DataFrame:
     """All rows that exist of the named runs (others are left out: "not run")."""
     files = [results.rows_file(profile, run) for run in runs]
-    tables = [results.read_table(f) for f in files if Path(f).is_file()]
+    tables = [stored_rows(f) for f in files if f.is_file()]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(ROW))

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import torch
 
+from igconv.errors import InputError
+
 # PyTorch 2.9 has a setting for each of these beside the older ones, and refuses to read the older where they disagree.
 _SETTINGS = [
     getattr(backend, part)
@@ -23,8 +25,14 @@ _SETTINGS = [
 
 
 def chosen_device(name: str = "auto") -> str:
-    """The name of a torch device; "auto" is the GPU where there is one."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    """The name of a torch device; "auto" is the GPU where there is one. Raises InputError for no device's name."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.device(name)
+    except RuntimeError:
+        raise InputError(f"unknown device {name!r}; choose from auto, cpu, cuda") from None
+    return name
 
 
 @contextmanager

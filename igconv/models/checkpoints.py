@@ -74,8 +74,8 @@ def _rebuilt(path: str | Path, config: dict, network: torch.nn.Module | None) ->
         return build_model(**config)
     except InputError as error:
         raise InputError(f"{path} cannot be rebuilt: {error}") from None
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path} has a configuration this version does not know: {error}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} has a configuration this version does not know: {reason(error)}") from None
 
 
 def metadata(path: str | Path) -> dict:

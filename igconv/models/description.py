@@ -30,6 +30,8 @@ def describe(path: str | Path) -> dict:
     if isinstance(encoder, dict):
         encoder = f"of a network that was converted ({provenance.get('converted_from', 'unknown')})"
     scales = config.pop("scales", provenance.get("scales", []))
+    if not isinstance(scales, list) or not all(type(scale) is int for scale in scales):
+        raise InputError(f"{path} has a configuration this version does not know: scales {scales!r}")
     return dict(
         file=str(path),
         encoder=encoder or "of the user's",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributed import is_torchelastic_launched
 
-from igconv.errors import InputError, out_of_memory, reason
+from igconv.errors import InputError, choose, out_of_memory, positive_integer, reason
 from igconv.evaluation import bands
 from igconv.evaluation.validation import validation_bands, validation_psnr
 from igconv.files import exclusive, write
@@ -118,6 +118,8 @@ def _launched(
         from lightning.fabric import Fabric  # pyright: ignore[reportMissingImports]
         from lightning.fabric.plugins.environments import LightningEnvironment  # pyright: ignore[reportMissingImports]
 
+    choose(accelerator, ("auto", "cpu", "cuda", "gpu", "mps"), "accelerator")
+    devices, nodes = positive_integer(devices, "devices"), positive_integer(nodes, "nodes")
     with ExitStack() as lease:
         chosen: int | list[int] = devices
         gpus = torch.cuda.device_count() if accelerator != "cpu" else 0

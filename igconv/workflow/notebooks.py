@@ -27,7 +27,11 @@ KERNEL = {
 
 def parameters(notebook: Path) -> dict[str, tuple[str, object]]:
     """name -> (annotated type, default) of the one cell tagged ``parameters``."""
-    cells = [c for c in nbformat.read(notebook, 4).cells if "parameters" in c.metadata.get("tags", [])]
+    try:
+        book = nbformat.read(notebook, 4)
+    except Exception as error:  # nbformat raises many things, and an AttributeError for JSON that is no notebook
+        raise InputError(f"cannot read {notebook}: not a notebook ({reason(error, 80)})") from None
+    cells = [c for c in book.cells if "parameters" in c.metadata.get("tags", [])]
     if len(cells) != 1:
         raise InputError(f"{notebook} has {len(cells)} cells tagged parameters; exactly one is needed")
     found = {}
