@@ -6,6 +6,7 @@ pass a block before any passes the next: what is kept of the whole image are the
 """
 
 from collections.abc import Callable, Iterator
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ PIXELS, LEAST_ROWS = 1 << 17, 16  # LR pixels of a strip, and its rows where the
 BLOCK_HALO = 2  # rows that one block's 3x3 convolutions see beyond a strip: one in SMFA, one in PCFN
 
 
-def fits(model) -> bool:
+def fits(model) -> TypeGuard[SuperResolver]:
     """Whether `in_strips` takes a model."""
     return isinstance(model, SuperResolver) and type(model.encoder) is SMFANet
 
@@ -94,7 +95,8 @@ def _gate(smfa: SMFA, x: Tensor, rows: int) -> Tensor:
     """(B, C, max(1, H // 8), max(1, W // 8)): what scales the context, from variance and maxima of the whole image."""
     height, width = x.shape[-2:]
     cells = max(1, height // POOLING), max(1, width // POOLING)
-    total, squares, maxima = 0.0, 0.0, []
+    total, squares = x.new_zeros(2, 1, x.shape[1], 1, 1, dtype=torch.float64)
+    maxima = []
     for top, bottom in _strips(height, rows):
         context = smfa.linear_0(F.normalize(x[..., top:bottom, :])).chunk(2, dim=1)[1]
         exact = context.double()
