@@ -2,10 +2,10 @@
 # Executed notebooks stand under `log:`, because Snakemake deletes the outputs of a failed job and keeps its logs.
 # A run's last.ckpt is not declared at all, so that a second try resumes from it.
 import shlex
-import sys
 
 from igconv.study import results
 from igconv.study.runs import runs_of
+from igconv.workflow import forked
 
 PROFILE = config["profile"]
 RUNS = runs_of(PROFILE)
@@ -24,7 +24,9 @@ def quoted(word):
     return shlex.quote(str(word)).replace("{", "{{").replace("}", "}}")
 
 
-EXECUTE = f'{quoted(sys.executable)} -m igconv.workflow.notebooks {{input.notebook:q}} {{log.notebook:q}} profile={PROFILE}'
+# A step is a forked process where the driver has a server for them, else a new one.
+RUN = " ".join(map(quoted, forked.COMMAND))
+EXECUTE = f"{RUN} igconv.workflow.notebooks {{input.notebook:q}} {{log.notebook:q}} profile={PROFILE}"
 
 
 def notebook(name):
@@ -81,7 +83,7 @@ for place, run in enumerate(RUNS.values()):
         params: settings=run.config_hash(), run=run.name
         priority: 2 * (len(RUNS) - place) - 1
         resources: **CLUSTER
-        shell: f'{quoted(sys.executable)} -m igconv.cli evaluate {{params.run:q}} --profile {PROFILE}'
+        shell: f"{RUN} igconv.cli evaluate {{params.run:q}} --profile {PROFILE}"
 
 rule evaluate:
     input: rows(RUNS), weights(RUNS), rules.data.output, notebook=notebook("02_evaluate")
@@ -167,4 +169,4 @@ rule figures:
 rule report:
     input: rules.figures.output
     output: "report/index.html"
-    shell: f'{quoted(sys.executable)} -m igconv.reporting.report {PROFILE}'
+    shell: f"{RUN} igconv.reporting.report {PROFILE}"

@@ -208,6 +208,7 @@ if [[ $profile == test ]]; then
   "$python" -m ruff check .
   "$python" -m ruff format --check .
   "$python" -m basedpyright --pythonpath "$python"
-  exec "$python" -m pytest "$@"
+  # A process per core, but few: each holds PyTorch, and some tests train. `-n 0` is one process, for a debugger.
+  exec "$python" -m pytest --numprocesses auto --maxprocesses 4 "$@"
 fi
 exec "$python" -m igconv.workflow.driver "$profile" "$@"

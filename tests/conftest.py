@@ -20,6 +20,14 @@ from igconv.study import results
 from igconv.study.runs import Run, get_run
 
 
+# Files that take minutes. They begin, so that at the end no process works on one while the others have nothing left.
+LONG = ("test_driver.py",)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 def _folder_of(variable: str, what: str) -> Path:
     folder = os.environ.get(variable)
     if not folder:

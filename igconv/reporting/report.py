@@ -86,8 +86,15 @@ def _picture(path: Path) -> dict | None:
         return {"data": base64.b64encode(path.read_bytes()).decode(), "width": image.width * 110 // 200}
 
 
-if __name__ == "__main__":
+def main(words: list[str]) -> int:
+    """``PROFILE [--index-only]``; returns the exit status."""
     try:
-        print(f"< report: {build(sys.argv[1], pages='--index-only' not in sys.argv)}", flush=True)
+        print(f"< report: {build(words[0], pages='--index-only' not in words)}", flush=True)
     except InputError as error:
-        sys.exit(f"FAILED report: {error}")
+        print(f"FAILED report: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

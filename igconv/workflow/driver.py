@@ -18,6 +18,7 @@ from igconv.files import exclusive, note_holder
 from igconv.study import results
 from igconv.study.runs import runs_of
 from igconv.training.identity import outdated
+from igconv.workflow import forkserver
 
 # Lines of the log that people want to see: notebooks starting, ending and failing, training steps, the count.
 SHOWN = re.compile(r"^(> |< |FAILED |.*: step \d+/\d+|.*left out: |.*is in use by |Job \d+ has been submitted)")
@@ -115,16 +116,21 @@ def cluster_options(jobs: int) -> list[str]:
     return options + (["--jobs", str(jobs)] if jobs else [])
 
 
-def run(profile: str, jobs: int, extra: Sequence[str] = ()) -> int:
+def run(profile: str, jobs: int, extra: Sequence[str] = (), here: bool = True) -> int:
     """Make everything of a profile that is not up to date. Returns the exit status.
 
-    Args: ``jobs``, cores to use; ``extra``, further options for Snakemake.
+    Args: ``jobs``, cores to use; ``extra``, further options for Snakemake; ``here``, whether the steps run on this
+        machine (a server then forks them) and not on a cluster.
     """
     root = results.root(profile)
     with exclusive(root / ".lock", wait=True, who=f"results of profile {profile}") as lock:
         log = root / "run.log"
         start = time.monotonic()
-        with open(log, "w") as sink, open(log) as source:
+        with (
+            open(log, "w") as sink,
+            open(log) as source,
+            forkserver.serving(environment(), wanted=here) as (variables, holds),
+        ):
             # Snakemake writes to the file and holds the lock as well: if this process is killed it can finish its
             # work, and the next call waits for it.
             child = subprocess.Popen(
@@ -132,8 +138,8 @@ def run(profile: str, jobs: int, extra: Sequence[str] = ()) -> int:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                pass_fds=(lock.fileno(),),
-                env=environment(),
+                pass_fds=(lock.fileno(), *holds),
+                env=variables,
             )
             note_holder(lock, child.pid)
             try:
@@ -212,7 +218,7 @@ def main(words: list[str] | None = None) -> int:
         config = ["no_graphs=True"] * options.no_graphs + ["so_far=True"] * options.so_far
         extra += ["--config", f"profile={options.profile}", *config] if config else []
         on_cpu = options.profile in ("sample", "cpu", "smoke")
-        return run(options.profile, options.jobs or (cores() if on_cpu else 1), extra)
+        return run(options.profile, options.jobs or (cores() if on_cpu else 1), extra, here=not options.slurm)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -14,15 +14,7 @@ import nbformat
 
 from igconv.errors import InputError, choose, reason
 from igconv.study import results
-
-# Environment of the kernels. A kernel is not a terminal: progress comes as lines. Frozen-module warnings of the
-# debugger are noise. glibc's malloc keeps freed blocks (`igconv.models.inference.keep_freed_memory` says why).
-KERNEL = {
-    "IGCONV_PROGRESS": "lines",
-    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
-}
+from igconv.workflow import forked, forkserver
 
 
 def parameters(notebook: Path) -> dict[str, tuple[str, object]]:
@@ -64,7 +56,7 @@ def own_kernel() -> type:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
-    words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    words = [*forked.COMMAND, forkserver.KERNEL, "-f", "{connection_file}"]
 
     class OwnKernel(AsyncKernelManager):
         kernel_spec = KernelSpec(argv=words, display_name="Python 3", language="python")
@@ -119,7 +111,7 @@ def main(words: list[str]) -> int:
     if len(words) < 2 or any("=" not in word for word in words[2:]):
         print("usage: python -m igconv.workflow.notebooks NOTEBOOK OUTPUT [name=value ...]", file=sys.stderr)
         return 2
-    os.environ |= KERNEL
+    os.environ |= forkserver.ENVIRONMENT
     results.absolute_folders()  # a kernel stands in the notebook's folder
     given = dict(word.split("=", 1) for word in words[2:])
     title = " ".join([Path(words[0]).stem, given.get("run", "")]).strip()
