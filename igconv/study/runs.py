@@ -48,9 +48,9 @@ def added(plain: Run) -> list[Run]:
 def _sample() -> list[Run]:
     base = Run(
         "sample", "edsr_tiny", "igconv", hidden_dim=64, num_layers=2,
-        steps=1_500, micro_batches=4, micro_batch_size=2, lr_patch=24, learning_rate=2e-3, ema=0.99,
+        steps=800, micro_batches=4, micro_batch_size=2, lr_patch=24, learning_rate=4e-3, ema=0.99,
         train_sets=("sample_train",), test_sets=("sample_test",),
-        record_every=50, validate_every=300, checkpoint_every=300, threads=1,
+        record_every=20, validate_every=160, checkpoint_every=160, threads=1,
     )  # fmt: skip
     return [
         *fixed(base, "spconv", (2, 3, 4)),

@@ -20,7 +20,7 @@ def benchmark() -> list:
 
 def test_runs_are_as_long_as_the_ablation(benchmark):
     assert {run.steps for run in benchmark} == {30_000}
-    assert {run.steps for run in spectra.runs_of_equal_steps(list(runs_of("sample").values()))} == {1_500}
+    assert {run.steps for run in spectra.runs_of_equal_steps(list(runs_of("sample").values()))} == {800}
 
 
 def test_a_family_is_sorted_by_what_its_runs_are_made_of(benchmark):
