@@ -48,6 +48,7 @@ EIGENVALUES = ("network", "features", "of", "index", "eigenvalue")
 COSTS = ("network", "part", "scales", "crops", "seconds", "peak_memory_mb")
 # Passes of the MLP by Adam for each iteration of the fit, which has values, three backward passes and the trial.
 PASSES = 6
+MAIN = "SMFANet+ DF2K x4"  # the network looked at as a whole, where it is here
 LEAST_SIDE = 16  # px of a LR image that takes part
 
 
@@ -97,13 +98,13 @@ def all_of(
     networks: Sequence[nets.Network], main: str, left_out: tuple[int, ...], pictures: list, images: dict,
     main_images: dict, settings: Settings,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
-    """`converted` for every network, the one named ``main`` (the last, without a name) as a whole, at the scales
-    ``left_out`` as well and on ``main_images``. Returns the tables quality, iterations, eigenvalues and costs."""
+    """`converted` for every network, the one named ``main`` (without a name `MAIN`, or the last) as a whole, at the
+    scales ``left_out`` as well and on ``main_images``. Returns the tables quality, iterations, eigenvalues and costs."""
     if not networks:
         columns = dict(quality=QUALITY, iterations=ITERATIONS, eigenvalues=EIGENVALUES, costs=COSTS)
         return {name: pd.DataFrame(columns=list(of)) for name, of in columns.items()}
     by_name = {network.name: network for network in networks}
-    main = choose(main or networks[-1].name, by_name, "network")
+    main = choose(main or (MAIN if MAIN in by_name else networks[-1].name), by_name, "network")
     found = []
     for network in networks:
         whole = network.name == main
