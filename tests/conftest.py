@@ -19,7 +19,6 @@ from igconv.models.super_resolver import build_model
 from igconv.study import results
 from igconv.study.runs import Run, get_run
 
-
 # Files that take minutes. They begin, so that at the end no process works on one while the others have nothing left.
 LONG = ("test_driver.py",)
 

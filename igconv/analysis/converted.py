@@ -99,7 +99,10 @@ def all_of(
     main_images: dict, settings: Settings,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
     """`converted` for every network, the one named ``main`` (without a name `MAIN`, or the last) as a whole, at the
-    scales ``left_out`` as well and on ``main_images``. Returns the tables quality, iterations, eigenvalues and costs."""
+    scales ``left_out`` as well and on ``main_images``.
+
+    Returns the tables quality, iterations, eigenvalues and costs.
+    """
     if not networks:
         columns = dict(quality=QUALITY, iterations=ITERATIONS, eigenvalues=EIGENVALUES, costs=COSTS)
         return {name: pd.DataFrame(columns=list(of)) for name, of in columns.items()}

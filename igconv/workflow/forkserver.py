@@ -149,8 +149,8 @@ def _start_kernel(words: list[str]) -> None:
     import matplotlib
     from ipykernel.kernelapp import IPKernelApp
 
-    # matplotlib was imported before the kernel could name its backend. It is loaded with the first figure, when there is
-    # a shell for it to tie itself to.
+    # matplotlib was imported before the kernel could name its backend. The backend is loaded with the first figure,
+    # when there is a shell for it to tie itself to.
     matplotlib.rcParams["backend"] = os.environ.get("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     IPKernelApp.launch_instance(argv=words)
 
