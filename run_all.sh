@@ -17,7 +17,7 @@ cd -P -- "$(dirname "$here")"
 
 usage() {
   cat <<'TEXT'
-usage: ./run_all.sh [sample|cpu|benchmark|paper|test] [--dry-run] [--jobs N] [--keep-going]
+usage: ./run_all.sh [sample|cpu|benchmark|paper|test|lab] [--dry-run] [--jobs N] [--keep-going]
                      [--no-graphs] [--so-far] [--slurm] [--help]
 
   sample      (default) the whole study on photographs bundled with scikit-image, on any CPU
@@ -25,6 +25,7 @@ usage: ./run_all.sh [sample|cpu|benchmark|paper|test] [--dry-run] [--jobs N] [--
   benchmark   T91 + BSD200 + SunHays80, tested on Set5, Set14, B100, Urban100; one GPU
   paper       the paper's own protocol
   test        lint, types, unit tests, and every notebook on a shrunken study; further words go to pytest
+  lab         JupyterLab with the notebooks, `explore` among them; further words go to it
 
   --dry-run     list the runs with their budgets and what is still to do
   --jobs N      CPU cores to use, and trainings side by side (default: all for sample and cpu, 1 otherwise)
@@ -42,8 +43,8 @@ profile=sample
 case "${1:-}" in
   -h | --help) usage; exit 0 ;;
   -* | "") ;;
-  sample | cpu | benchmark | paper | smoke | test) profile=$1; shift ;;
-  *) echo "error: unknown profile '$1'; choose from sample, cpu, benchmark, paper, test" >&2; exit 2 ;;
+  sample | cpu | benchmark | paper | smoke | test | lab) profile=$1; shift ;;
+  *) echo "error: unknown profile '$1'; choose from sample, cpu, benchmark, paper, test, lab" >&2; exit 2 ;;
 esac
 for word in "$@"; do
   if [[ $word == -h || $word == --help ]]; then usage; exit 0; fi
@@ -196,6 +197,8 @@ else
   make_venv
   python=$PWD/.venv/bin/python
 fi
+
+[[ $profile != lab ]] || exec "$python" -m jupyterlab --notebook-dir=notebooks "$@"
 
 if [[ $profile == test ]]; then
   for word in "$@"; do

@@ -153,7 +153,7 @@ class HyperNetwork(nn.Module):
         for _ in range(num_layers):
             layers += [GroupedLinear(width, width, groups), nn.ReLU(inplace=True)]
         self.query_kernel = nn.Sequential(*layers, GroupedLinear(width, out_channels, groups, bias=output_bias))
-        self._banks: dict[int, Tensor] = {}
+        self._banks: dict[tuple[int, bool], Tensor] = {}
         self._bank_weights: list[Tensor] = []
         self._joint: dict[int, Tensor] = {}
         if initialisation == "spconv":
@@ -297,9 +297,10 @@ class HyperNetwork(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             if not _same(parameters, self._bank_weights):
                 self._banks, self._bank_weights = {}, [p.detach().clone() for p in parameters]
-            if scale not in self._banks:
-                self._banks[scale] = self.generate(scale)
-            return self._banks[scale]
+            key = (scale, self.dihedral)  # which may be switched off to look at a kernel without it
+            if key not in self._banks:
+                self._banks[key] = self.generate(scale)
+            return self._banks[key]
 
     def train(self, mode: bool = True):
         self._banks, self._bank_weights = {}, []

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,7 @@ from igconv.study import results
 from igconv.study.results import PROJECT
 from igconv.study.runs import get_run, runs_of
 from igconv.workflow import driver
+from igconv.workflow.notebooks import execute
 
 
 def call(*words: str, results_folder: Path, **environment) -> subprocess.CompletedProcess:
@@ -213,7 +215,7 @@ def test_run_all_help_and_unknown_profile_need_no_environment():
         assert word in helped.stdout
     unknown = shell("sampel")
     assert unknown.returncode == 2
-    assert unknown.stderr == "error: unknown profile 'sampel'; choose from sample, cpu, benchmark, paper, test\n"
+    assert unknown.stderr == "error: unknown profile 'sampel'; choose from sample, cpu, benchmark, paper, test, lab\n"
 
 
 def test_plan_marks_trained_runs(monkeypatch, tmp_path):
@@ -223,6 +225,27 @@ def test_plan_marks_trained_runs(monkeypatch, tmp_path):
     model = build_model("edsr", "spconv", scales=(2,), channels=4, blocks=1)
     save(model, results.model_file("smoke", name), run=name, config_hash=get_run("smoke", name).config_hash())
     assert driver.plan("smoke").set_index("run").state[name] == "trained"
+
+
+def test_run_all_opens_jupyterlab_in_the_environment():
+    """With `--version` it says which one it would open."""
+    words = ["bash", str(PROJECT / "run_all.sh"), "lab", "--version"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"VIRTUAL_ENV": sys.prefix, "PATH": path}
+    done = subprocess.run(words, capture_output=True, text=True, cwd="/", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == version("jupyterlab")
+
+
+def test_explore_runs_without_a_browser(smoke, tmp_path, monkeypatch):
+    """On the models of the study: pictures, and its SPConv x2 made multi-scale."""
+    monkeypatch.setenv("IGCONV_RESULTS", str(smoke[0].parent))
+    copy = tmp_path / "explore.ipynb"
+    execute(PROJECT / "notebooks" / "explore.ipynb", copy, {"profile": "smoke", "crops": "24"})
+    text = copy.read_text()
+    assert text.count('"image/png"') >= 4
+    assert "IGConv+, smoke" in text
+    assert "not converted" not in re.sub(r'"source": \[.*?\]', "", text, flags=re.DOTALL)
 
 
 # Last, because it breaks the results that the tests above look at.
