@@ -8,6 +8,7 @@ Windows), the module starts as a new process. It uses the standard library alone
 
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -38,6 +39,10 @@ def ask(path: str, module: str, words: list[str]) -> int | None:
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, pass_on)
+        parent = os.getppid()
+        while not select.select([server], [], [], 1)[0]:
+            if os.getppid() != parent:  # who wanted this is gone; a closed connection ends the child
+                return 128 + signal.SIGTERM
         return int(answer.readline() or 128 + signal.SIGKILL)  # no answer: it was killed
 
 

@@ -56,28 +56,30 @@ def serving(environment: dict[str, str], wanted: bool = True) -> Iterator[tuple[
         path = str(Path(folder) / "socket")  # short: a socket's path has at most 100 characters or so
         ends, holds = os.pipe()
         try:
-            subprocess.Popen(
-                [sys.executable, "-m", "igconv.workflow.forkserver", path, str(ends)],
-                env=environment | ENVIRONMENT,
-                pass_fds=(ends,),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for those who asked; they pass it on
-            )
+            # Bound here: who asks before the server has its imports waits for them.
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+                listening.bind(path)
+                listening.listen(64)
+                given = (listening.fileno(), ends)
+                subprocess.Popen(
+                    [sys.executable, "-m", "igconv.workflow.forkserver", *map(str, given)],
+                    env=environment | ENVIRONMENT,
+                    pass_fds=given,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C is for those who asked; they pass it on
+                )
             os.close(ends)
             yield environment | {forked.SOCKET: path}, (holds,)
         finally:
             os.close(holds)
 
 
-def serve(path: str, ends: int) -> None:
+def serve(socket_number: int, ends: int) -> None:
     """Fork for each connection until the pipe ``ends`` is closed at its other end."""
-    # Before the imports: who asks early waits for an answer.
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
-        listening.bind(path)
-        listening.listen(64)
-        for name in IMPORTS:
-            importlib.import_module(name)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who asked waits for the child; nobody else does
+    for name in IMPORTS:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who asked waits for the child; nobody else does
+    with socket.socket(fileno=socket_number) as listening:
         while True:
             ready, _, _ = select.select([listening, ends], [], [])
             if ends in ready:
@@ -152,8 +154,9 @@ def _start_kernel(words: list[str]) -> None:
     # matplotlib was imported before the kernel could name its backend. The backend is loaded with the first figure,
     # when there is a shell for it to tie itself to.
     matplotlib.rcParams["backend"] = os.environ.get("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    IPKernelApp.launch_instance(argv=words)
+    # Who asked is no parent, so the kernel would take itself for one that a person has started at a terminal.
+    IPKernelApp.launch_instance(argv=words, parent_handle=os.getppid())
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(*map(int, sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -109,6 +110,17 @@ def test_a_step_ends_with_the_one_who_asked(server, tmp_path):
     wait_for(lambda: not alive(pid))
 
 
+def test_a_step_ends_with_the_parent_of_the_one_who_asked(server, tmp_path):
+    """A kernel ends with its papermill, however that ended."""
+    code = f"import subprocess, sys; subprocess.run({[*forked.COMMAND, 'step', 'sleep']!r})"
+    environment, _ = server
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path)
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    process.kill()
+    process.wait()
+    wait_for(lambda: not alive(int((tmp_path / "pid").read_text())))
+
+
 def test_a_notebook_runs_in_forked_processes_and_shows_its_figures(server, tmp_path):
     cells = [
         nbformat.v4.new_code_cell('name: str = "a"  # text'),
@@ -123,19 +135,20 @@ def test_a_notebook_runs_in_forked_processes_and_shows_its_figures(server, tmp_p
     out, error = process.communicate()
     assert process.returncode == 0, out + error
     assert "b True" in out
+    assert "Ctrl-C will not work" not in out + error  # what a kernel tells a person who started it by hand
     outputs = nbformat.read(tmp_path / "out.ipynb", 4).cells[-1].outputs
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
-def test_the_server_ends_when_nobody_holds_it(tmp_path):
+def test_the_server_ends_when_nobody_holds_it():
     ends, holds = os.pipe()
-    path = tmp_path / "s"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "igconv.workflow.forkserver", str(path), str(ends)], pass_fds=(ends,)
-    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        given = (listening.fileno(), ends)
+        words = [sys.executable, "-m", "igconv.workflow.forkserver", *map(str, given)]
+        process = subprocess.Popen(words, pass_fds=given)
     os.close(ends)
     os.close(holds)
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=300) == 0
 
 
 def test_it_forks_from_one_thread():
