@@ -43,7 +43,7 @@ def keep_freed_memory() -> None:
     """Have glibc's malloc keep freed blocks for the next tensors, for the rest of the process; no effect elsewhere.
 
     For programs, not for library calls: it cannot be undone. The command line calls it, and the kernels of the
-    notebooks get the same by environment (`igconv.workflow.notebooks.KERNEL`).
+    notebooks get the same by environment (`igconv.workflow.forkserver.ENVIRONMENT`).
     By default every tensor above 32 MB is mapped, filled with zero pages and unmapped again at each operation.
     `upscale` gives the memory back after each image: blocks of images of many sizes would not fit into each other.
     """
