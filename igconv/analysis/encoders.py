@@ -12,13 +12,15 @@ import pandas as pd
 from torch import Tensor
 
 from igconv.analysis import networks as nets
-from igconv.analysis import ridge, similarity
+from igconv.analysis import residual, ridge, similarity
 from igconv.analysis.networks import Network
 from igconv.data import datasets, resize
 from igconv.study.run import Run
 
 SAME, DETAILS, OWN = "same LR", "same LR, means removed", "own LR"
+RESIDUAL = "same LR, linear part removed"
 ACROSS, BOTH_UNTRAINED, ONE_UNTRAINED = "across scales", "both untrained", "one untrained"
+OTHER_START, SAME_SCALE = "across scales, other seed", "one scale, other seed"
 DRAWN = (ACROSS, "two architectures", "multi-scale")  # comparisons whose maps of all stages are looked at
 TEST_SETS = ("Set5", "Set14")  # benchmarks that are small enough for an analysis
 
@@ -67,12 +69,13 @@ def grams_of(
 ) -> dict[str, dict[str, similarity.Grams]]:
     """Setting -> name of the network -> Gram matrices of its stages, on uint8 scenes (N, 3, side, side).
 
-    `SAME` and `DETAILS`: every network sees the scenes reduced by x2. `OWN`: members of families and untrained
+    `SAME`, `DETAILS` and `RESIDUAL`: every network sees the scenes reduced by x2; in `RESIDUAL` what a linear filter of
+    them explains is taken off the features (`igconv.analysis.residual`). `OWN`: members of families and untrained
     networks see them reduced by their own scale, with features resized to the grid of the coarsest, that of x4.
     """
     reduced = {scale: resize.downsample(scenes, scale) for scale in nets.SCALES}
     grid = scenes.shape[-1] // max(nets.SCALES)
-    grams: dict[str, dict] = {SAME: {}, DETAILS: {}, OWN: {}}
+    grams: dict[str, dict] = {SAME: {}, DETAILS: {}, RESIDUAL: {}, OWN: {}}
     options = dict(minibatch=minibatch, device=device)
     for number, network in enumerate(networks, 1):
         name, scale = network.name, network.scale if network.role in (nets.MEMBER, nets.UNTRAINED) else 0
@@ -80,6 +83,7 @@ def grams_of(
         grams[SAME][name], grams[DETAILS][name], *own = similarity.stage_views(
             network.model, reduced[2], views, label=name, **options
         )
+        grams[RESIDUAL][name] = residual.residual_grams(network.model, reduced[2], **options)
         if scale > 2:
             own = similarity.stage_views(
                 network.model, reduced[scale], [(grid, False)], label=f"{name}, own LR", **options
@@ -95,7 +99,7 @@ def compared(networks: Sequence[Network], grams: dict[str, dict], units: int, ow
 
     Within a family its members, and as controls untrained networks and shuffled images (equal stages only). Between
     families, that of the study's ``own`` encoder left out: two data sets or two architectures. Beside the study's own
-    family: its fixed-scale networks of another seed, and its multi-scale network.
+    family: its fixed-scale networks of another seed, which did not start alike, and its multi-scale network.
     """
     families = nets.families(networks)
     tables = [_within(family, members, networks, grams, units) for family, members in families.items()]
@@ -103,11 +107,12 @@ def compared(networks: Sequence[Network], grams: dict[str, dict], units: int, ow
         same = first[0].architecture == second[0].architecture
         pairs = [(x.name, y.name) for x in first for y in second if x.scale == y.scale and (same or x.scale == 2)]
         kind = "two data sets" if same else "two architectures"
-        for setting in (SAME, DETAILS):
+        for setting in (SAME, DETAILS, RESIDUAL):
             options = dict(family=f"{a} and {b}", setting=setting, units=units)
             tables.append(similarity.compare(grams[setting], pairs, kind, **options))
     if own in families:
-        tables += _beside(families[own], networks, grams[SAME], units)
+        for setting in (SAME, RESIDUAL):
+            tables += _beside(families[own], networks, grams[setting], setting=setting, units=units)
     filled = [table for table in tables if len(table)]
     return pd.concat(filled or [pd.DataFrame(columns=similarity.COLUMNS)], ignore_index=True).round(6)
 
@@ -129,17 +134,17 @@ def _within(family: str, members: list[Network], networks, grams: dict[str, dict
     return pd.concat([table for table in tables if len(table)], ignore_index=True)
 
 
-def _beside(members: list[Network], networks, grams: dict, units: int) -> list[pd.DataFrame]:
-    options = dict(family=members[0].family, units=units)
-    other_seed = [
-        (other.name, member.name)
-        for other in nets.with_role(networks, nets.OTHER_SEED)
-        for member in members
-        if other.scales != member.scales
-    ]
+def _beside(members: list[Network], networks, grams: dict, **options) -> list[pd.DataFrame]:
+    options |= dict(family=members[0].family)
+    others = [(other, member) for other in nets.with_role(networks, nets.OTHER_SEED) for member in members]
+    across, same = (
+        [(other.name, member.name) for other, member in others if (other.scales == member.scales) is equal]
+        for equal in (False, True)
+    )
     multi = [(one.name, member.name) for one in nets.with_role(networks, nets.MULTI_SCALE) for member in members]
     return [
-        similarity.compare(grams, other_seed, "across scales, other seed", **options),
+        similarity.compare(grams, across, OTHER_START, **options),
+        similarity.compare(grams, same, SAME_SCALE, **options),
         similarity.compare(grams, multi, "multi-scale", **options),
     ]
 
@@ -170,24 +175,46 @@ def conclusion(cka: pd.DataFrame) -> str:
 
 
 def _against_untrained(family: str, setting: str, by_comparison: pd.DataFrame) -> str:
-    trained, control = by_comparison.loc[ACROSS], by_comparison.loc[BOTH_UNTRAINED]
+    trained, control = by_comparison.loc[ACROSS], by_comparison.loc[ONE_UNTRAINED]
+    ceiling = by_comparison.loc[BOTH_UNTRAINED]
+    start = by_comparison["mean"].get(OTHER_START)
+    starts = "all of one seed, so of one start" if start is None else f"from another start {start:.3f}"
     return (
         f"{family}, {setting}: across scales CKA {trained['mean']:.3f} on average over stages ({trained['min']:.3f} to "
-        f"{trained['max']:.3f}), {trained['last']:.3f} at the last stage; untrained encoders {control['mean']:.3f} "
-        f"({control['min']:.3f} to {control['max']:.3f}), last {control['last']:.3f}."
+        f"{trained['max']:.3f}; {starts}), {trained['last']:.3f} at the output; with an untrained encoder "
+        f"{control['mean']:.3f} ({control['min']:.3f} to {control['max']:.3f}), at the output {control['last']:.3f}; "
+        f"two untrained ones {ceiling['mean']:.3f}."
     )
 
 
 def _beyond_untrained(cka: pd.DataFrame) -> str:
     equal = cka[cka.index_a == cka.index_b]
-    chance = equal[equal.comparison == BOTH_UNTRAINED].set_index("index_a").cka_high
+    chance = equal[equal.comparison == ONE_UNTRAINED].groupby("index_a").cka_high.max()
     trained = equal[equal.comparison == ACROSS]
     above = (trained.cka_low > chance.reindex(trained.index_a).to_numpy()).sum()
-    rises = [pair.index_a.corr(pair.cka, "spearman") for _, pair in trained.groupby(["model_a", "model_b"])]
+    rises = depth_correlations(trained)
     return (
-        f"    its interval is above that of untrained encoders at {above} of {len(trained)} stages and pairs; rank "
+        f"    its interval is above that with an untrained encoder at {above} of {len(trained)} stages and pairs; rank "
         f"correlation of CKA with depth {min(rises):.2f} to {max(rises):.2f}."
     )
+
+
+def depth_correlations(equal: pd.DataFrame) -> list[float]:
+    """Spearman's rank correlation of CKA with depth, per pair of models; rows of equal stages."""
+    return [pair.index_a.corr(pair.cka, "spearman") for _, pair in equal.groupby(["model_a", "model_b"], sort=False)]
+
+
+def linear_parts(grams: dict[str, similarity.Grams]) -> pd.DataFrame:
+    """model, stage, explained: what share of the variance of its features a 7 x 7 filter of the LR image explains.
+
+    ``grams``: of the setting `RESIDUAL`; stages that are linear filters altogether are not in it.
+    """
+    rows = [
+        (name, stage, share)
+        for name, one in grams.items()
+        for stage, share in zip(one.stages, one.explained, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["model", "stage", "explained"])
 
 
 def transferred(

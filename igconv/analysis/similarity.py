@@ -14,14 +14,14 @@ Sources: Kornblith et al. 2019 (CKA), Song et al. 2012 (the estimator), Nguyen e
 and Rizzo 2014 (its form as an inner product). The paper names CKA and none of these choices.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from igconv.data.images import check_finite, to_float
 from igconv.errors import InputError, positive_integer
@@ -30,14 +30,19 @@ from igconv.progress import follow_items
 
 COLUMNS = ("setting", "family", "comparison", "model_a", "model_b", "stage_a", "stage_b", "index_a", "index_b", "cka",
            "cka_low", "cka_high", "examples", "minibatch", "units")  # fmt: skip
+OUTPUT = "output"  # the stage that the upsampler reads
 
 
 @dataclass(frozen=True)
 class Grams:
-    """Centred Gram matrices of one encoder: ``values`` (minibatches, stages, n, n), float64, and stage names."""
+    """Centred Gram matrices of one encoder: ``values`` (minibatches, stages, n, n), float64, and stage names.
+
+    ``explained``: of features without their linear part, what share of their variance that part was, per stage.
+    """
 
     stages: tuple[str, ...]
     values: Tensor
+    explained: tuple[float, ...] = ()
 
 
 def scenes(
@@ -130,10 +135,57 @@ def stage_grams(model, images: Tensor, minibatch: int = 32, device="cpu", grid: 
     return stage_views(model, images, ((grid, False),), minibatch, device)[0]
 
 
+def stages_of(model) -> dict[str, nn.Module]:
+    """The stages of an encoder, first to last, and at the end its output, which residual connections tell from the last
+    stage."""
+    return {**model.encoder.stages(), OUTPUT: model.encoder}
+
+
+def observe(
+    model,
+    images: Tensor,
+    minibatch: int,
+    see: Callable[[Tensor, dict[str, Tensor]], None],
+    device="cpu",
+    label: str = "",
+) -> dict[str, int]:
+    """Call ``see`` (lr in [0, 1], stage -> features (B, C, h, w)) for every full minibatch of uint8 crops (N, 3, h, w).
+
+    ``label``: with it, progress is shown. Returns the channels of each stage.
+
+    Raises InputError for fewer crops than a minibatch, and for features that are not finite, with their stage.
+    """
+    minibatch = positive_integer(minibatch, "minibatch")
+    if len(images) < minibatch:
+        raise InputError(f"{len(images)} examples are fewer than one minibatch of {minibatch}")
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str):
+        def hook(module, inputs, output):
+            check_finite(output, f"features of stage {name}")
+            found[name] = output
+
+        return hook
+
+    model = inference.prepare(model, device)
+    hooks = [module.register_forward_hook(keep(name)) for name, module in stages_of(model).items()]
+    starts = range(0, len(images) - minibatch + 1, minibatch)
+    try:
+        with torch.no_grad(), inference.exact_arithmetic():
+            for start in follow_items(starts, len(starts), label) if label else starts:
+                lr = to_float(images[start : start + minibatch]).to(device, memory_format=torch.channels_last)
+                model.encode(lr)
+                see(lr, found)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: features.shape[1] for name, features in found.items()}
+
+
 def stage_views(
     model, images: Tensor, views: Sequence[tuple[int, bool]], minibatch: int = 32, device="cpu", label: str = ""
 ) -> list[Grams]:
-    """Grams of every stage (``model.encoder.stages()``) of a `SuperResolver` on uint8 crops (N, 3, h, w), per view.
+    """Grams of every stage (`stages_of`) of a `SuperResolver` on uint8 crops (N, 3, h, w), per view.
 
     Args:
         views: (grid, means removed). Features are resized to grid x grid positions first (bilinear with
@@ -142,38 +194,23 @@ def stage_views(
             crop lead linear CKA otherwise.
         label: with it, progress is shown.
 
-    Examples beyond the last full minibatch are dropped. Raises InputError for fewer than one minibatch, and
-    for features that are not finite, with their stage.
+    Examples beyond the last full minibatch are dropped. Raises InputError as `observe`.
     """
-    minibatch = positive_integer(minibatch, "minibatch")
-    if len(images) < minibatch:
-        raise InputError(f"{len(images)} examples are fewer than one minibatch of {minibatch}")
-    stages = model.encoder.stages()
-    per_view: list[dict[str, list[Tensor]]] = [{name: [] for name in stages} for _ in views]
+    stages = tuple(stages_of(model))
+    per_view: list[list[Tensor]] = [[] for _ in views]
 
-    def keep(name: str):
-        def hook(module, inputs, output):
-            check_finite(output, f"features of stage {name}")
-            for (grid, removed), grams in zip(views, per_view, strict=True):
-                seen = _resized(output, grid) if grid and tuple(output.shape[-2:]) != (grid, grid) else output
+    def see(lr: Tensor, features: dict[str, Tensor]) -> None:
+        for (grid, removed), grams in zip(views, per_view, strict=True):
+            of_stages = []
+            for name in stages:
+                seen = features[name]
+                seen = _resized(seen, grid) if grid and tuple(seen.shape[-2:]) != (grid, grid) else seen
                 seen = seen - seen.mean((-2, -1), keepdim=True) if removed else seen
-                grams[name].append(centred_gram(seen).cpu())
+                of_stages.append(centred_gram(seen).cpu())
+            grams.append(torch.stack(of_stages))
 
-        return hook
-
-    model = inference.prepare(model, device)
-    hooks = [module.register_forward_hook(keep(name)) for name, module in stages.items()]
-    starts = range(0, len(images) - minibatch + 1, minibatch)
-    try:
-        with torch.no_grad(), inference.exact_arithmetic():
-            for start in follow_items(starts, len(starts), label) if label else starts:
-                lr = to_float(images[start : start + minibatch])
-                model.encode(lr.to(device, memory_format=torch.channels_last))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    stacks = [torch.stack([torch.stack(one) for one in grams.values()], dim=1) for grams in per_view]
-    return [Grams(tuple(stages), stack) for stack in stacks]
+    observe(model, images, minibatch, see, device, label)
+    return [Grams(stages, torch.stack(grams)) for grams in per_view]
 
 
 def _resized(features: Tensor, grid: int) -> Tensor:

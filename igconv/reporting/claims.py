@@ -243,6 +243,7 @@ CLAIMS: dict[str, tuple[Callable[..., list[dict]], str]] = {
     "stored": (stored, "analysis/efficiency/stored"),
     "costs": (lambda table: costs(table, paper_figure()), "analysis/efficiency/upsamplers"),
     "similarity": (findings.similarity, "analysis/similarity/cka"),
+    "deeper": (findings.deeper, "analysis/similarity/cka"),
     "functional": (findings.functional, "analysis/similarity/functional"),
     "correlation": (findings.correlation, "analysis/correlation/correlation"),
     "aligned": (findings.aligned, "analysis/correlation/alignment"),
@@ -252,7 +253,7 @@ CLAIMS: dict[str, tuple[Callable[..., list[dict]], str]] = {
     "unseen": (findings.unseen, "analysis/unseen/summary"),
 }
 OF_RUNS = (training, findings.frequency_loss)
-OF_WEIGHTS = ("similarity", "functional", "correlation", "aligned", "predicted")  # own or published
+OF_WEIGHTS = ("similarity", "deeper", "functional", "correlation", "aligned", "predicted")  # own or published
 
 
 def paper_figure() -> pd.DataFrame:

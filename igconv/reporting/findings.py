@@ -42,7 +42,7 @@ def similarity(cka: pd.DataFrame) -> list[dict]:
         value, low, high = part.cka.mean(), part.cka_low.mean(), part.cka_high.mean()
         own = equal[(equal.family == family) & (equal.setting == setting)]
         untrained, ceiling = (own[own.comparison == f"{word} untrained"] for word in ("one", "both"))
-        shuffled = equal[(equal.family == family) & (equal.comparison == "shuffled images")]
+        shuffled, other = (own[own.comparison == kind] for kind in ("shuffled images", "across scales, other seed"))
         target, chance = untrained.cka_high.mean(), shuffled.cka_high.mean()
         if low > chance:
             verdict = "reproduced" if low > target else "partly"
@@ -56,7 +56,8 @@ def similarity(cka: pd.DataFrame) -> list[dict]:
                 "CKA",
                 f"mean over {part.index_a.nunique()} stages and {pairs} pairs ({part.cka.min():.2f} to "
                 f"{part.cka.max():.2f}), {part.examples.iloc[0]} crops; one untrained {untrained.cka.mean():.2f}, "
-                f"shuffled images {shuffled.cka.mean():.2f}; both untrained, a ceiling, {ceiling.cka.mean():.2f}",
+                f"shuffled images {shuffled.cka.mean():.2f}, both untrained {ceiling.cka.mean():.2f}; "
+                + (f"from another start {other.cka.mean():.2f}" if len(other) else "all of one seed, so of one start"),
                 "x2, x3, x4",
                 value,
                 low,
@@ -66,6 +67,40 @@ def similarity(cka: pd.DataFrame) -> list[dict]:
             )
         )
     return lines
+
+
+def deeper(cka: pd.DataFrame) -> list[dict]:
+    """More alike in deeper layers: ``analysis/similarity/cka.csv``, per family and setting.
+
+    Value: rank correlation of CKA with depth, mean over pairs of models, with the least and the largest as the ends:
+    stages of one encoder are few and depend on each other, so there is no interval. "reproduced" when it is positive
+    for every pair, "differs" when for none, else "partly".
+    """
+    from igconv.analysis.encoders import depth_correlations
+
+    claim, lines = "More alike in deeper layers", []
+    known = cka[cka.comparison == "across scales"] if len(cka) else cka
+    known = known[known.index_a == known.index_b] if len(known) else known
+    for (family, setting), part in known.groupby(["family", "setting"], sort=False) if len(known) else ():
+        rises = pd.Series(depth_correlations(part)).fillna(0.0)
+        positive = int((rises > 0).sum())
+        verdict = "reproduced" if positive == len(rises) else "partly" if positive else "differs"
+        lines.append(
+            line(
+                claim,
+                f"{family}, {setting}",
+                "correlation",
+                f"rank correlation of CKA with depth over {part.index_a.nunique()} stages; mean, least and largest of "
+                f"{len(rises)} pairs",
+                "x2, x3, x4",
+                rises.mean(),
+                rises.min(),
+                rises.max(),
+                0.0,
+                verdict,
+            )
+        )
+    return lines or [line(claim, "", "correlation", "needs fixed-scale encoders")]
 
 
 def functional(transfer: pd.DataFrame) -> list[dict]:

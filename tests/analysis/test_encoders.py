@@ -82,11 +82,16 @@ def test_every_comparison_has_its_pairs(family, scenes):
     assert list(table.columns) == list(similarity.COLUMNS)
     pairs = table.drop_duplicates(["setting", "comparison", "model_a", "model_b"]).groupby(["comparison"]).size()
     assert pairs.to_dict() == {
-        "across scales": 9, "both untrained": 3, "one untrained": 9, "shuffled images": 9, "multi-scale": 3,
-        "across scales, other seed": 2,
+        "across scales": 12, "both untrained": 4, "one untrained": 12, "shuffled images": 12, "multi-scale": 6,
+        "across scales, other seed": 4, "one scale, other seed": 2,
     }  # fmt: skip
     assert (table[table.comparison == "both untrained"].eval("index_a == index_b")).all()
     assert set(table[table.comparison == "one untrained"].model_b) == {"untrained edsr_tiny 2"}
+    assert set(table[table.comparison == "one scale, other seed"].model_b) == {"SPConv x3"}
+    assert set(table[table.setting == encoders.RESIDUAL].comparison) == set(pairs.index)
+    parts = encoders.linear_parts(grams[encoders.RESIDUAL])
+    assert set(parts.model) == {one.name for one in family}
+    assert "first conv" not in set(parts.stage)
 
 
 def test_own_lr_is_the_scene_reduced_by_the_own_scale(family, scenes):
@@ -107,12 +112,13 @@ def test_two_data_sets_and_two_architectures(tiny_model, scenes):
               for architecture in ("edsr", "edsr_baseline")
               for note in (f" {architecture} 1", f" {architecture} 2")]  # fmt: skip
     table = encoders.compared(found, encoders.grams_of(found, scenes, 8), 1, own="none")
+    settings = (encoders.SAME, encoders.DETAILS, encoders.RESIDUAL)
     pairs = table[table.comparison.str.startswith("two ")].groupby(["comparison", "family", "setting"])
     assert pairs.apply(lambda rows: len(rows[["model_a", "model_b"]].drop_duplicates())).to_dict() == {
-        ("two data sets", "A and B", setting): 3 for setting in (encoders.SAME, encoders.DETAILS)
+        ("two data sets", "A and B", setting): 3 for setting in settings
     } | {
         ("two architectures", f"{one} and C", setting): 1
-        for one in "AB" for setting in (encoders.SAME, encoders.DETAILS)
+        for one in "AB" for setting in settings
     }  # fmt: skip
 
 
@@ -124,16 +130,22 @@ def cka(comparison: str, values, family: str = "f", low: float = 0.1) -> pd.Data
 
 
 def test_similarity_in_words():
-    table = pd.concat([cka("across scales", (0.5, 0.7, 0.9)), cka("both untrained", (0.4, 0.4, 0.6)),
+    table = pd.concat([cka("across scales", (0.5, 0.7, 0.9)), cka("one untrained", (0.4, 0.4, 0.6)),
+                       cka("both untrained", (0.9, 0.9, 0.9)),
                        cka("two data sets", (0.25, 0.75), "f and g")], ignore_index=True)  # fmt: skip
     text = encoders.conclusion(table)
     first, second, last = text.splitlines()
-    assert "f, same LR: across scales CKA 0.700 on average over stages (0.500 to 0.900), 0.900 at the last" in first
-    assert "untrained encoders 0.467 (0.400 to 0.600), last 0.600" in first
+    assert (
+        "f, same LR: across scales CKA 0.700 on average over stages (0.500 to 0.900; all of one seed, so of one "
+        "start), 0.900 at the output"
+    ) in first
+    assert "with an untrained encoder 0.467 (0.400 to 0.600), at the output 0.600; two untrained ones 0.900." in first
     # 0.4 > 0.5 no; 0.6 > 0.5 yes; 0.8 > 0.7 yes.
     assert "at 2 of 3 stages" in second
     assert "with depth 1.00 to 1.00" in second
     assert last == "f and g, same LR: two data sets, CKA 0.500 (0.250 to 0.750)."
+    other = pd.concat([table, cka("across scales, other seed", (0.3, 0.3, 0.3))])
+    assert "from another start 0.300" in encoders.conclusion(other)
     assert encoders.conclusion(table.head(0)) == "Encoders of fixed scales: not run."
     assert "fewer than two" in encoders.conclusion(cka("both untrained", (0.4, 0.4)))
 

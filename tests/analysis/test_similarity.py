@@ -55,11 +55,13 @@ def test_hsic_equals_the_formula_of_song_et_al():
 
 def test_stages_are_those_of_the_encoder_and_the_input_is_normalised(model, images):
     grams = similarity.stage_grams(model, images, minibatch=8)
-    assert grams.stages == ("first conv", "block 1", "block 2", "last conv")
-    assert grams.values.shape == (2, 4, 8, 8)
+    assert grams.stages == ("first conv", "block 1", "block 2", "last conv", "output")
+    assert grams.values.shape == (2, 5, 8, 8)
     features = model.encoder.conv_first(model.pre(images[8:].float() / 255)).detach()
     assert torch.allclose(grams.values[1, 0], similarity.centred_gram(features), rtol=1e-4, atol=1e-4)
-    assert not any(stage._forward_hooks for stage in model.encoder.stages().values())
+    _, read = model.encode(images[8:].float() / 255)  # by the upsampler
+    assert torch.allclose(grams.values[1, -1], similarity.centred_gram(read), rtol=1e-4, atol=1e-4)
+    assert not any(stage._forward_hooks for stage in similarity.stages_of(model).values())
 
 
 def test_frame_of_a_comparison(model, images):
@@ -68,7 +70,7 @@ def test_frame_of_a_comparison(model, images):
     grams = {"a": similarity.stage_grams(model, images, 8), "b": similarity.stage_grams(other, images, 8)}
     table = similarity.compare(grams, [("a", "a"), ("a", "b")], "test", draws=50)
     assert tuple(table.columns) == similarity.COLUMNS
-    assert len(table) == 4 * 4 + 4 * 5
+    assert len(table) == 5 * 5 + 5 * 6
     itself = table[(table.model_b == "a") & (table.stage_a == table.stage_b)]
     assert itself.cka.to_numpy() == pytest.approx(1)
     assert (table.cka_low <= table.cka + 1e-9).all()
@@ -136,7 +138,7 @@ def test_the_interval_is_a_bootstrap_over_units():
 def test_features_on_one_grid(model, images):
     """LR of another size, resized: features of the same places of the same scenes; a model still equals itself."""
     coarse = similarity.stage_grams(model, images, 8, grid=6)
-    assert coarse.values.shape == (2, 4, 8, 8)
+    assert coarse.values.shape == (2, 5, 8, 8)
     features = model.encoder.conv_first(model.pre(images[:8].float() / 255)).detach()
     resized = torch.nn.functional.interpolate(features, (6, 6), mode="bilinear", antialias=True)
     assert torch.allclose(coarse.values[0, 0], similarity.centred_gram(resized), rtol=1e-4, atol=1e-4)

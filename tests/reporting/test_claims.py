@@ -188,6 +188,16 @@ def test_similarity_is_judged_by_its_controls(across, untrained, verdict):
     assert verdicts(findings.similarity(cka(0.9, 0.5).query("comparison != 'across scales'"))) == ["not run"]
 
 
+@pytest.mark.parametrize(("rises", "verdict"), [((1, 1), "reproduced"), ((1, -1), "partly"), ((-1, -1), "differs")])
+def test_more_alike_in_deeper_layers_has_a_line_of_its_own(rises, verdict):
+    rows = [dict(setting="s", family="f", comparison="across scales", model_a="a", model_b=b, index_a=i, index_b=j,
+                 cka=0.5 + 0.1 * i * rise if i == j else 9.0)
+            for b, rise in zip("bc", rises, strict=True) for i in range(4) for j in range(4)]  # fmt: skip
+    (line,) = findings.deeper(pd.DataFrame(rows))
+    assert (line["verdict"], line["value"]) == (verdict, pytest.approx(sum(rises) / 2))
+    assert verdicts(findings.deeper(pd.DataFrame())) == ["not run"]
+
+
 @pytest.mark.parametrize(
     ("loss", "verdict"), [(0.2, "not worse"), (0.0, "undecided"), (-0.2, "partly"), (-1.0, "behind")]
 )
