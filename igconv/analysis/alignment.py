@@ -31,7 +31,7 @@ from igconv.evaluation.metrics import psnr_y
 from igconv.evaluation.statistics import mean_interval
 
 COLUMNS = ("family", "model_a", "model_b", "scale_a", "scale_b", "alignment", "compared", "constant", "value",
-           "null_mean", "null_q95", "p_value", "permutations", "map_explained", "ridge_weight")  # fmt: skip
+           "null_mean", "null_q95", "p_value", "permutations", "map_explained", "ridge_weight", "ceiling")  # fmt: skip
 PSNR = ("family", "model_a", "model_b", "scale_a", "scale_b", "head", "dataset", "image", "psnr_y_db")
 MAPS = ("fitted", "images shuffled", "channels as they are", "no map: true kernel on the basis")
 
@@ -154,7 +154,18 @@ def align(
         for where, low, high in tests
     ]
     psnr = pd.DataFrame([{**facts, **row} for row in psnr], columns=list(PSNR))
-    return pd.DataFrame(rows, columns=list(COLUMNS)), psnr
+    return with_ceiling(pd.DataFrame(rows, columns=list(COLUMNS))), psnr
+
+
+def with_ceiling(table: pd.DataFrame) -> pd.DataFrame:
+    """`COLUMNS` with ``ceiling``: the cosine that the best kernel of x2's four functions has with the true one, beyond
+    which no prediction from x2 can get. The best is the projection of the true kernel, whatever the
+    weights of its taps, because the functions are of sub-pixels alone. Tables of older versions have it as a row only.
+    """
+    key = [name for name in ("family", "scale_a", "scale_b", "compared", "constant") if name in table]
+    best = table[table.alignment == MAPS[-1]].set_index(key).value
+    found = [best.get(tuple(row), np.nan) for row in table[key].itertuples(index=False)]
+    return table.assign(ceiling=np.asarray(found, float))
 
 
 def _correlations(facts, guesses, smooth, true, kernel_a, maps, fits, equations, permutations, seed) -> list[dict]:

@@ -237,7 +237,8 @@ def transferred(
         control = _controls(networks, members[0].architecture)[0]
         models = {n.name: (n.model, n.scale) for n in (*members, *multi)} | {control.name: (control.model, 0)}
         natives = {n.scale: n.name for n in members}
-        found = ridge.transfer(family, models, natives, fits, images, side, test_side, device)
+        several = [n.name for n in multi]
+        found = ridge.transfer(family, models, natives, fits, images, side, test_side, device, several)
         summary = ridge.transfer_summary(found, natives)
         rows.append(found.assign(trained=found.encoder != control.name))
         summaries.append(summary.assign(trained=summary.encoder != control.name))
@@ -262,7 +263,7 @@ def _transfer_line(family: str, rows: pd.DataFrame) -> str:
     bicubic = rows[rows["head"] == "bicubic"].set_index("target_scale").psnr_y_db
     lost = -other.difference_db / (native - bicubic).reindex(other.target_scale).to_numpy()
     untrained = refitted[~refitted.trained.astype(bool)].difference_db
-    as_trained = rows[rows["head"] == "as trained"].difference_db
+    as_trained = rows[(rows["head"] == "as trained") & (rows.encoder_scale == rows.target_scale)].difference_db
     return (
         f"{family}: an encoder of another scale with a fitted SPConv is {other.difference_db.max():+.2f} to "
         f"{other.difference_db.min():+.2f} dB from the native one ({lost.max():.0%} of the gain over bicubic at most), "

@@ -12,7 +12,7 @@ from itertools import combinations
 import pandas as pd
 from torch import Tensor
 
-from igconv.analysis import alignment, correlation
+from igconv.analysis import alignment, correlation, feature_maps
 from igconv.analysis import networks as nets
 from igconv.analysis.networks import Network
 from igconv.models import published
@@ -156,16 +156,30 @@ def aligned(
     )
 
 
+def mapped(networks: Sequence[Network], scenes: Tensor, side: int, device="cpu") -> pd.DataFrame:
+    """`igconv.analysis.feature_maps.maps` of every complete family: x2's features from x3's and x4's."""
+    tables = []
+    for family, members in runnable_families(networks).items():
+        if nets.is_complete(members):
+            by_scale = {n.scale: (n.title, n.model, n.scale) for n in members}
+            control = nets.untrained_networks(members)[0].model
+            tables += [
+                feature_maps.maps(family, by_scale[2], by_scale[scale], control, scenes, side, device)
+                for scale in (3, 4)
+            ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=feature_maps.COLUMNS)
+
+
 def alignment_conclusion(table: pd.DataFrame, costs: pd.DataFrame) -> str:
     """What `aligned` and `igconv.analysis.alignment.psnr_summary` say, a line per family and scale."""
     if table.empty:
         return "Aligned features: not run."
-    lines = []
+    lines, table = [], alignment.with_ceiling(table)
     for (family, scale), rows in table.groupby(["family", "scale_b"], sort=False):
         fitted = rows[rows.alignment == "fitted"].set_index(["compared", "constant"])
-        best = rows[rows.alignment == alignment.MAPS[-1]].set_index(["compared", "constant"]).value
         cosines = "; ".join(
-            f"{compared} {constant} {row.value:.2f} (p = {row.p_value:.3f}, at best {best[compared, constant]:.2f})"
+            f"{compared} {constant} {row.value:.2f} (p = {row.p_value:.3f}, ceiling of four functions "
+            f"{row.ceiling:.2f})"
             for (compared, constant), row in fitted.iterrows()
         )
         cost = costs[(costs.family == family) & (costs.scale_b == scale)].set_index("head").difference_db

@@ -5,6 +5,8 @@ crops held out from the fit. `transfer` is the functional control of encoder sim
 scale, frozen, with an SPConv fitted for another.
 """
 
+from collections.abc import Collection
+
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -127,12 +129,14 @@ def transfer(
     side: int,
     test_side: int = 0,
     device="cpu",
+    multi_scale: Collection[str] = (),
 ) -> pd.DataFrame:
     """Every encoder, frozen, with an SPConv fitted for every scale: `ROWS`, one per encoder, head and test image.
 
     Args:
         models: name -> (`SuperResolver`, scale it was trained for, 0 for none or several).
         natives: target scale -> name of the encoder trained for it, which also appears "as trained".
+        multi_scale: names of those trained for every target scale, which appear "as trained", too.
         scenes: uint8 HR scenes (N, 3, H, W) for the fits, not among the test images.
         images: (dataset, name) -> uint8 test image.
         side: of the LR crops of the fits, at every scale.
@@ -150,7 +154,7 @@ def transfer(
         lr, hr = pairs(scenes, scale, side)
         found = spconv_fit(features(model, lr, device), hr, scale)
         heads = {"refitted": head(*kernel_of(found), scale)}
-        if natives[scale] == name:
+        if natives[scale] == name or name in multi_scale:
             heads["as trained"] = None
         tests = cut_tests(images, scale, test_side)
         facts = dict(family=family, encoder=name, encoder_scale=trained, target_scale=scale)

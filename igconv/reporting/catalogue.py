@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib import figure as matplotlib_figure
 
-from igconv.analysis import budget, encoders, unseen
+from igconv.analysis import budget, convergence, encoders, unseen
 from igconv.errors import InputError, choose
 from igconv.evaluation import benchmark
 from igconv.reporting import claims, figures, tables
@@ -233,6 +233,8 @@ TABLES = (
           "One model for all scales minus the fixed-scale model of the same scale, paired by image: at equal steps per "
           "model, at equal total steps, and at equal steps with the frequency loss in both. Single sets are in the CSV "
           "file."),
+    Table("equal_steps", lambda study: convergence.equal_steps(study.own.values(), study.rows),
+          "After how many steps SPConv was as good as a multi-scale model at its end; empty where never or always."),
     Table("effects", lambda study: tables.effects(study.rows, study.runs),
           "What each ingredient of IGConv+ changes beside which others: with it minus without it, paired by image. "
           "Single sets are in the CSV file."),

@@ -1,7 +1,7 @@
 """The paper's claims, each with our measure, its interval and a verdict by rule. Pure functions on data frames.
 
 One function per claim, table -> list of lines (`igconv.reporting.verdicts.COLUMNS`); an empty table gives a line
-"not run". Here are those on accuracy and cost; those on encoders, kernels and spectra are in `findings`, the rules in
+"not run". Here are those on accuracy and cost; those on encoders and kernels are in `findings`, on spectra in `frequencies`, the rules in
 `verdicts`, both beside this module.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from igconv.reporting import findings
+from igconv.reporting import findings, frequencies
 from igconv.reporting.tables import EQUAL_STEPS, ablation, final_forms, of_main, over_sets
 from igconv.reporting.verdicts import (
     COLUMNS,
@@ -247,13 +247,22 @@ CLAIMS: dict[str, tuple[Callable[..., list[dict]], str]] = {
     "functional": (findings.functional, "analysis/similarity/functional"),
     "correlation": (findings.correlation, "analysis/correlation/correlation"),
     "aligned": (findings.aligned, "analysis/correlation/alignment"),
+    "explained": (findings.explained, "analysis/correlation/maps"),
     "predicted": (findings.predicted, "analysis/correlation/alignment_psnr"),
-    "low_first": (findings.low_first, "analysis/spectrum/order"),
-    "frequency_loss": (findings.frequency_loss, "analysis/spectrum/bands"),
+    "low_first": (frequencies.low_first, "analysis/spectrum/order"),
+    "frequency_loss": (frequencies.frequency_loss, "analysis/spectrum/bands"),
     "unseen": (findings.unseen, "analysis/unseen/summary"),
 }
-OF_RUNS = (training, findings.frequency_loss)
-OF_WEIGHTS = ("similarity", "deeper", "functional", "correlation", "aligned", "predicted")  # own or published
+OF_RUNS = (training, frequencies.frequency_loss)
+OF_WEIGHTS = (
+    "similarity",
+    "deeper",
+    "functional",
+    "correlation",
+    "aligned",
+    "explained",
+    "predicted",
+)  # own or published
 
 
 def paper_figure() -> pd.DataFrame:

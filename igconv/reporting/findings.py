@@ -1,10 +1,9 @@
-"""Claims about encoders, kernels and spectra, judged on the tables of the analyses; see `igconv.reporting.claims`."""
+"""Claims about encoders and kernels, judged on the tables of the analyses; see `igconv.reporting.claims`."""
 
 import pandas as pd
 
 from igconv.evaluation import noise
 from igconv.reporting.verdicts import (
-    INFERRED,
     KEPT,
     OURS,
     compared,
@@ -15,11 +14,8 @@ from igconv.reporting.verdicts import (
     seed_count,
     together,
 )
-from igconv.study.comparisons import one_ingredient_apart
-from igconv.study.labels import FREQUENCY_LOSS, run_label
-from igconv.study.run import Run
+from igconv.study.labels import run_label
 
-SPLIT = 0.25  # cycles per pixel, above which a frequency is high
 REFITTED = "predicted, gain and bias refitted"
 
 
@@ -205,12 +201,14 @@ def aligned(alignment: pd.DataFrame) -> list[dict]:
 
     Cosine of the predicted and the true kernel weighted by the covariance of real features, per family and constant
     term: mean and range over the scales. A scale is beyond chance when p < 0.05 against maps with permuted rows;
-    "reproduced" when all scales are, "partly" when some are, "differs" when none is.
+    "reproduced" when all scales are, "partly" when some are, "differs" when none is. The measure names the ceiling,
+    what the best kernel of x2's four functions would have.
     """
+    from igconv.analysis.alignment import with_ceiling
+
     claim, lines = "The SPConv of another scale resembles x2's, channels aligned", []
-    own = (
-        alignment[(alignment.alignment == "fitted") & (alignment.compared == "output")] if len(alignment) else alignment
-    )
+    own = with_ceiling(alignment) if len(alignment) else alignment
+    own = own[(own.alignment == "fitted") & (own.compared == "output")] if len(own) else own
     for (family, constant), part in own.groupby(["family", "constant"], sort=False) if len(own) else ():
         beyond = int((part.p_value < 0.05).sum())
         lines.append(
@@ -219,7 +217,7 @@ def aligned(alignment: pd.DataFrame) -> list[dict]:
                 f"{family}, constant {constant}",
                 "correlation",
                 f"cosine of predicted and true kernel on real features; mean and range over scales, beyond chance at "
-                f"{beyond} of {len(part)}",
+                f"{beyond} of {len(part)}; the best kernel of x2's four functions has {part.ceiling.mean():.2f}",
                 scale_names(part.scale_b),
                 part.value.mean(),
                 part.value.min(),
@@ -230,6 +228,39 @@ def aligned(alignment: pd.DataFrame) -> list[dict]:
             )
         )
     return lines or [line(claim, "", "correlation", "needs fixed-scale models", source=OURS)]
+
+
+def explained(maps: pd.DataFrame) -> list[dict]:
+    """Encoders of other scales say more of x2's features than the image does: ``analysis/correlation/maps.csv``.
+
+    Value: of what 7 x 7 pixels leave of the variance, the share that the other encoder's features explain; mean and
+    range over the scales. Target: that of an untrained encoder. "reproduced" when it is above it at every scale,
+    "partly" when at some, else "differs". No interval: the noise of trainings of this measure was not measured.
+    """
+    claim, lines = "Features of another scale's encoder explain x2's, beyond the image", []
+    for family, part in maps.groupby("family", sort=False) if len(maps) else ():
+        wide = part.pivot_table(index="scale_b", columns="predictor", values=["explained", "beyond_7x7"])
+        beyond, share = wide["beyond_7x7"], wide["explained"]
+        trained, untrained = beyond["the other encoder"], beyond["untrained encoder"]
+        above = int((trained > untrained).sum())
+        lines.append(
+            line(
+                claim,
+                family,
+                "share",
+                f"of the variance that 7 x 7 pixels leave; mean and range over scales. Explained without regard to "
+                f"them: {share['the other encoder'].mean():.2f}, by an untrained encoder's features "
+                f"{share['untrained encoder'].mean():.2f}, by 3 x 3 pixels {share['3 x 3 pixels'].mean():.2f}",
+                scale_names(part.scale_b),
+                trained.mean(),
+                trained.min(),
+                trained.max(),
+                untrained.mean(),
+                "reproduced" if above == len(trained) else "partly" if above else "differs",
+                OURS,
+            )
+        )
+    return lines or [line(claim, "", "share", "needs fixed-scale models", source=OURS)]
 
 
 def predicted(psnr: pd.DataFrame) -> list[dict]:
@@ -250,76 +281,6 @@ def predicted(psnr: pd.DataFrame) -> list[dict]:
             )
         )
     return _lost(lines) or [line(claim, "", "dB", "needs fixed-scale models", source=OURS)]
-
-
-def low_first(order: pd.DataFrame) -> list[dict]:
-    """Spectral bias: low frequencies are learned first: ``analysis/spectrum/order.csv``, per kind of model and measure.
-
-    Rank correlation of frequency and time of learning. Runs and scales of one seed share starts and images and are
-    one case: the interval is over the means of the seeds, and with a single seed there is none and no verdict.
-    """
-    claim, known = "Low frequencies are learned first", order.dropna(subset="spearman") if len(order) else order
-    lines = []
-    for (upsampler, measure), part in known.groupby(["upsampler", "measure"], sort=False) if len(known) else ():
-        of_seeds = part.groupby("seed").spearman.mean()
-        value, error, degrees = of_seeds.mean(), of_seeds.sem(), len(of_seeds) - 1
-        low, high = noise.interval(value, error, degrees)
-        verdict = "reproduced" if low > 0 else "differs" if high < 0 else "undecided"
-        lines.append(
-            line(
-                claim,
-                f"{run_label(upsampler)} and variants, {measure}",
-                "correlation",
-                f"rank correlation of frequency and step at which a band has done most of its way in {measure}; "
-                f"{len(part)} cases (run and scale; {part.spearman.min():.2f} to {part.spearman.max():.2f}), "
-                f"{seed_count(part.seed.nunique())}",
-                scale_names(part.scale),
-                value,
-                low,
-                high,
-                0.0,
-                verdict,
-                INFERRED,
-            )
-        )
-    if len(order) and not lines:
-        reason = "in no case three bands were learned"
-        return [line(claim, "", "correlation", reason, verdict="undecided", source=INFERRED)]
-    return lines or [line(claim, "", "correlation", "needs own runs", source=INFERRED)]
-
-
-def frequency_loss(bands: pd.DataFrame, runs: dict[str, Run]) -> list[dict]:
-    """The frequency loss lowers the error at high frequencies: ``analysis/spectrum/bands.csv``, runs that have it alone
-    or lack it alone against those that are as their upsampler is defined, and otherwise equal."""
-    from igconv.analysis.spectrum import differences
-
-    claim, lines = f"The frequency loss lowers the error above {SPLIT} cycles/px", []
-    known = set(bands.run) if len(bands) else set()
-    for one in one_ingredient_apart(run for run in runs.values() if run.name in known):
-        if one.ingredient == FREQUENCY_LOSS and one.within:
-            having, without = ({run.name for run in side} for side in (one.having, one.without))
-            own = bands[bands.run.isin(having | without)]
-            row = differences(own, without, split=SPLIT).iloc[-1]
-            # The run-to-run noise of these energies was not measured: one seed decides nothing.
-            beyond = "reproduced" if row.high_db < 0 else "differs" if row.low_db > 0 else "undecided"
-            verdict = beyond if row.seeds > 2 else "undecided"
-            lines.append(
-                line(
-                    claim,
-                    f"{one.having[0].label} minus {one.without[0].label}",
-                    "dB",
-                    f"relative error energy, mean over bands; {row.images} images, {seed_count(row.seeds)}; the "
-                    "interval is over images, this measure's noise between trainings is unknown",
-                    scale_names(own.scale),
-                    row.difference_db,
-                    row.low_db,
-                    row.high_db,
-                    0.0,
-                    verdict,
-                    INFERRED,
-                )
-            )
-    return lines or [line(claim, "", "dB", "needs own runs", source=INFERRED)]
 
 
 def unseen(summary: pd.DataFrame) -> list[dict]:

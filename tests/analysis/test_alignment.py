@@ -136,6 +136,47 @@ def test_cosine_with_and_without_constant_and_weights():
     assert alignment.cosine(a, same_there.view_as(a), True, covariance) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_no_kernel_of_four_functions_beats_the_ceiling(constant, weighted):
+    """Gradient ascent from a random start over all kernels of four functions ends at the projection's cosine."""
+    torch.manual_seed(2)
+    true = torch.randn(27, 2, 3, 3, dtype=torch.float64)
+    mixing = torch.randn(18, 18, dtype=torch.float64)
+    covariance = mixing @ mixing.T if weighted else None
+    smooth = alignment.resampled(true, 3, 3)
+    ceiling = alignment.cosine(smooth, true, constant, covariance)
+    functions = torch.from_numpy(correlation.basis(3))
+    free = torch.randn(3, 4, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    metric = torch.eye(18, dtype=torch.float64) if covariance is None else covariance
+    optimiser = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe")
+
+    def flat(kernel):
+        by_colour = kernel.unflatten(0, (3, -1))
+        return (by_colour if constant else by_colour - by_colour.mean(1, keepdim=True)).flatten(0, 1).flatten(1)
+
+    def loss():
+        optimiser.zero_grad()
+        a, b = flat(torch.einsum("sf,cf...->cs...", functions, free).flatten(0, 1)), flat(true)
+        dot = lambda x, y: ((x @ metric) * y).sum()  # noqa: E731
+        negative = -dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+        negative.backward()
+        return negative
+
+    optimiser.step(loss)
+    reached = -loss().item()
+    assert reached <= ceiling + 1e-6
+    assert reached == pytest.approx(ceiling, abs=1e-3)
+
+
+def test_the_ceiling_stands_beside_the_cosine_also_for_older_tables():
+    rows = [dict(family="f", scale_a=2, scale_b=3, compared=c, constant="kept", alignment=name, value=value)
+            for c, best in (("kernel", 0.8), ("output", 0.9))
+            for name, value in (("fitted", 0.5), (alignment.MAPS[-1], best))]  # fmt: skip
+    found = alignment.with_ceiling(alignment.pd.DataFrame(rows))
+    assert found.ceiling.tolist() == [0.8, 0.8, 0.9, 0.9]
+
+
 def test_gain_and_bias_are_least_squares(pair, scenes):
     model = pair[1]
     lr, hr = ridge.pairs(scenes, 3, 12)

@@ -156,6 +156,7 @@ def test_what_another_encoder_costs_has_a_column_for_the_untrained(family, photo
     for table in (functional, rows):
         assert set(table[~table.trained].encoder) == {"untrained edsr_tiny 1"}
         assert set(table[table.trained].encoder) == {"SPConv x2", "SPConv x3", "SPConv x4", "IGConv", ""}
+        assert table[(table.encoder == "IGConv") & (table["head"] == "as trained")].target_scale.nunique() == 3
     assert encoders.transfer_conclusion(functional).startswith("mine: an encoder of another scale")
     nothing, _ = encoders.transferred(family[:2], fits, {}, side=8)
     assert nothing.empty

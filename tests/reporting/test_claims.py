@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from igconv import InputError
-from igconv.reporting import claims, figures, findings
+from igconv.reporting import claims, figures, findings, frequencies
 from igconv.reporting.verdicts import compared, together, worded
 from igconv.study import results
 from igconv.study.runs import runs_of
@@ -242,6 +242,28 @@ def test_aligned_kernels_are_judged_by_permuted_maps():
     assert verdicts(findings.aligned(table(0.01, 0.01).assign(alignment="images shuffled"))) == ["not run"]
 
 
+def test_the_ceiling_of_the_four_functions_is_named():
+    rows = [dict(family="f", scale_a=2, scale_b=3, compared="output", constant="kept", alignment=name, value=value,
+                 null_q95=0.3, p_value=0.01)
+            for name, value in (("fitted", 0.91), ("no map: true kernel on the basis", 0.93))]  # fmt: skip
+    (line,) = findings.aligned(pd.DataFrame(rows))
+    assert line["value"] == 0.91
+    assert line["measure"].endswith("the best kernel of x2's four functions has 0.93")
+
+
+@pytest.mark.parametrize(("trained", "verdict"), [((0.7, 0.6), "reproduced"), ((0.7, 0.1), "partly"),
+                                                  ((0.1, 0.05), "differs")])  # fmt: skip
+def test_what_encoders_share_is_judged_beyond_the_image(trained, verdict):
+    """However much is explained in all: an untrained encoder explains 0.9 of it here."""
+    rows = [dict(family="f", scale_b=scale, predictor=name, explained=share, beyond_7x7=beyond)
+            for scale, value in zip((3, 4), trained, strict=True)
+            for name, share, beyond in (("the other encoder", 0.95, value), ("untrained encoder", 0.9, 0.2),
+                                        ("3 x 3 pixels", 0.88, None))]  # fmt: skip
+    (line,) = findings.explained(pd.DataFrame(rows))
+    assert (line["verdict"], line["value"]) == (verdict, pytest.approx(sum(trained) / 2))
+    assert verdicts(findings.explained(pd.DataFrame())) == ["not run"]
+
+
 def test_what_a_predicted_kernel_loses():
     rows = [("true", 32.0, 0.0), (findings.REFITTED, 31.8, -0.2), ("predicted", 20.0, -12.0), ("bicubic", 30.0, -2.0)]
     table = pd.DataFrame(rows, columns=["head", "psnr_y_db", "difference_db"]).assign(family="f", scale_b=4, images=5)
@@ -255,11 +277,11 @@ def test_low_frequencies_first():
         return pd.DataFrame(dict(run="r", upsampler="igconv", variant="", seed=range(len(values)), scale=2,
                                  measure="energy", spearman=values))  # fmt: skip
 
-    assert verdicts(findings.low_first(order([0.9, 0.8, 1.0]))) == ["reproduced"]
-    assert verdicts(findings.low_first(order([-0.9, -0.8, -1.0]))) == ["differs"]
-    assert verdicts(findings.low_first(order([0.9, -0.9, 0.1]))) == ["undecided"]
-    assert verdicts(findings.low_first(order([np.nan, np.nan]))) == ["undecided"]  # run, but no band was learned
-    assert verdicts(findings.low_first(order([0.9, 0.8, 1.0]).assign(seed=0))) == ["undecided"]  # one seed, one case
+    assert verdicts(frequencies.low_first(order([0.9, 0.8, 1.0]))) == ["reproduced"]
+    assert verdicts(frequencies.low_first(order([-0.9, -0.8, -1.0]))) == ["differs"]
+    assert verdicts(frequencies.low_first(order([0.9, -0.9, 0.1]))) == ["undecided"]
+    assert verdicts(frequencies.low_first(order([np.nan, np.nan]))) == ["undecided"]  # run, but no band was learned
+    assert verdicts(frequencies.low_first(order([0.9, 0.8, 1.0]).assign(seed=0))) == ["undecided"]  # one seed, one case
 
 
 @pytest.mark.parametrize(("effect", "verdict"), [(-0.3, "reproduced"), (0.3, "differs"), (0.0, "undecided")])
@@ -284,7 +306,7 @@ def test_the_frequency_loss_is_judged_by_the_high_bands(
                              dataset="d", image=str(i), scale=2, band_low_cycles_per_px=low,
                              band_high_cycles_per_px=low + 0.25,
                              relative_error_db=-3 + rng.normal(0, 0.01) + shift))  # fmt: skip
-    (line,) = findings.frequency_loss(pd.DataFrame(rows), runs)
+    (line,) = frequencies.frequency_loss(pd.DataFrame(rows), runs)
     assert line["verdict"] == (verdict if seeds > 1 else "undecided")
     assert line["about"] == about
     assert line["value"] == pytest.approx(effect, abs=0.02)

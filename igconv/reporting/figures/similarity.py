@@ -136,10 +136,12 @@ def _who(row: dict) -> str:
     if not row["trained"]:
         return "untrained encoder"
     if row["head"] == "as trained":
-        return "native model as trained"
+        return "native model as trained" if row["encoder_scale"] else f"{row['encoder']} as trained"
     return f"encoder of x{row['encoder_scale']}" if row["encoder_scale"] else f"{row['encoder']}'s encoder"
 
 
 def _look(label: str, number: int) -> tuple[str, str]:
     fixed = {"bicubic": (GREY, "x"), "untrained encoder": (GREY, "s"), "native model as trained": (SERIES[6], "*")}
+    if label.endswith(" as trained") and label not in fixed:
+        return SERIES[5], "*"
     return fixed.get(label, (SERIES[number % 6], MARKS[number % 8]))
