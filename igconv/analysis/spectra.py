@@ -14,11 +14,8 @@ from igconv.data import weights
 from igconv.errors import InputError
 from igconv.models import published
 from igconv.study.comparisons import ablations
-from igconv.study.labels import run_label
 from igconv.study.run import Run
 from igconv.study.runs import PUBLISHED
-
-SPLIT = 0.25  # cycles per pixel, above which a frequency is high
 
 
 def runs_of_equal_steps(runs: Sequence[Run]) -> list[Run]:
@@ -91,20 +88,6 @@ def family(runs: Sequence[Run], names: Collection[str]) -> Family:
     )
 
 
-def low_and_high(errors: pd.DataFrame, base: Collection[str], name: str) -> str:
-    """Error energy below and above `SPLIT` minus that of the ``base`` runs, called ``name``: two lines per kind."""
-    table = spectrum.differences(errors, base, split=SPLIT)
-    lines = []
-    for row in table.itertuples():
-        side = "below" if row.band_low_cycles_per_px == 0 else "above"
-        lines.append(
-            f"{run_label(row.upsampler, row.variant)} minus {name}: error energy {side} {SPLIT} cycles per pixel "
-            f"{row.difference_db:+.2f} dB [{row.low_db:+.2f}, {row.high_db:+.2f}] (mean over bands and scales; "
-            f"{row.images} images, {row.seeds} seed(s))"
-        )
-    return "\n".join(lines)
-
-
 def order_conclusion(order: pd.DataFrame) -> str:
     """What `igconv.analysis.spectrum.order` says: are low frequencies learned first? A line per measure."""
     if order.empty:
@@ -114,14 +97,16 @@ def order_conclusion(order: pd.DataFrame) -> str:
         known = rows.dropna(subset="spearman")
         first = (known.spearman > 0) & (known.p_value < 0.05)
         lines.append(
-            f"way in {measure}: in {first.sum()} of {len(rows)} cases (run and scale) low frequencies come first "
-            f"(Spearman > 0, p < 0.05), in {(known.spearman < 0).sum()} the correlation is negative, in "
-            f"{len(rows) - len(known)} too few bands were learned; mean correlation {known.spearman.mean():+.2f}; "
-            f"{rows.not_learned.sum()} of {(rows.bands + rows.not_learned).sum()} bands were not learned."
+            f"way in {measure}: mean correlation {known.spearman.mean():+.2f} ({known.spearman.min():+.2f} to "
+            f"{known.spearman.max():+.2f}) over {len(known)} cases (run and scale); low frequencies come first "
+            f"(Spearman > 0, p < 0.05) in {first.sum()}, the correlation is negative in {(known.spearman < 0).sum()}, "
+            f"too few bands were learned in {len(rows) - len(known)} more; {rows.not_learned.sum()} of "
+            f"{(rows.bands + rows.not_learned).sum()} bands were not learned."
         )
     lines.append(
-        f"An honest note: {order.bands.min()} to {order.bands.max()} learned bands per case, neighbours among them "
-        f"nearly the same thing, so a p-value describes the order within a run and is no test over trainings; recorded "
-        f"on {order.run.nunique()} runs with {order.seed.nunique()} seed(s)."
+        f"Independent trainings: {order.seed.nunique()}. The cases are of {order.run.nunique()} runs of so many seeds; "
+        f"runs of one seed share start and batches, scales of one run the encoder. A case has {order.bands.min()} to "
+        f"{order.bands.max()} learned bands, neighbours nearly the same thing, so a p-value describes the order within "
+        f"a run and is no test over trainings."
     )
     return "\n".join(lines)

@@ -16,7 +16,7 @@ import pandas as pd
 from igconv.data import weights
 from igconv.errors import InputError, choose
 from igconv.evaluation import bands, statistics
-from igconv.evaluation.bands import CORNER, band_edges, error_and_hr_energy
+from igconv.evaluation.bands import band_edges, error_and_hr_energy
 from igconv.evaluation.benchmark import benchmark_pairs, bicubic
 from igconv.models import published
 from igconv.models.inference import Upscaler, prepare, upscale
@@ -93,16 +93,14 @@ def _tidy(frames: Iterator[pd.DataFrame], **facts) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).assign(**facts)[list(COLUMNS)]
 
 
-def differences(errors: pd.DataFrame, base: Collection[str], split: float | None = None) -> pd.DataFrame:
+def differences(errors: pd.DataFrame, base: Collection[str]) -> pd.DataFrame:
     """Relative error of every other kind of run minus that of the base, per scale and band, paired by image and seed.
 
     Args:
         errors: `COLUMNS` of several runs.
         base: names of the runs that are subtracted, one kind in several seeds or scales.
-        split: a frequency in cycles per pixel; bands below and above it (by their low edge) are then averaged per
-            image, with all scales, before the statistics, and there are two rows per kind.
 
-    Returns: upsampler, variant, scale (not with ``split``), the two band edges, difference_db (positive: worse than
+    Returns: upsampler, variant, scale, the two band edges, difference_db (positive: worse than
         the base), low_db, high_db (95 % by `igconv.evaluation.statistics.crossed_interval`), images, seeds.
 
     Raises InputError when the errors hold no run of the base.
@@ -114,10 +112,6 @@ def differences(errors: pd.DataFrame, base: Collection[str], split: float | None
     pairs = errors[~is_base].merge(errors[is_base][[*key, "relative_error_db"]], on=key, suffixes=("", "_base"))
     pairs["difference"] = pairs.relative_error_db - pairs.relative_error_db_base
     group = ["upsampler", "variant", "scale", *BAND]
-    if split is not None:
-        high = pairs[BAND[0]] >= split - 1e-9
-        pairs = pairs.assign(**{BAND[0]: np.where(high, split, 0.0), BAND[1]: np.where(high, CORNER, split)})
-        group.remove("scale")
     lines = []
     for kind, of_kind in pairs.groupby(group, sort=False):
         mean, low, high = statistics.crossed_interval(of_kind, "difference")
@@ -200,7 +194,8 @@ def order(times: pd.DataFrame, permutations: int = 9_999, seed: int = 0) -> pd.D
 
     Returns: run, upsampler, variant, seed, scale, measure, spearman (1: strictly low to high), p_value (one-sided, of
         orders drawn at random), bands (with a time), not_learned. NaN below three bands. Neighbouring bands are no
-        independent observations and they are few, so the p-value describes the order and is no test over models.
+        independent observations and they are few, so the p-value describes the order and is no test over models;
+        neither are the scales of one training, nor trainings of one seed, which share start and batches.
     """
     from scipy.stats import rankdata
 

@@ -1,8 +1,8 @@
 """The paper's claims, each with our measure, its interval and a verdict by rule. Pure functions on data frames.
 
 One function per claim, table -> list of lines (`igconv.reporting.verdicts.COLUMNS`); an empty table gives a line
-"not run". Here are those on accuracy and cost; those on encoders and kernels are in `findings`, on spectra in `frequencies`, the rules in
-`verdicts`, both beside this module.
+"not run". Here are those on accuracy and cost; those on encoders and kernels are in `findings`, on spectra in
+`frequencies`, the rules in `verdicts`, all beside this module.
 """
 
 from collections.abc import Callable
@@ -250,6 +250,7 @@ CLAIMS: dict[str, tuple[Callable[..., list[dict]], str]] = {
     "explained": (findings.explained, "analysis/correlation/maps"),
     "predicted": (findings.predicted, "analysis/correlation/alignment_psnr"),
     "low_first": (frequencies.low_first, "analysis/spectrum/order"),
+    "biased": (frequencies.biased, "analysis/spectrum/equal_error"),
     "frequency_loss": (frequencies.frequency_loss, "analysis/spectrum/bands"),
     "unseen": (findings.unseen, "analysis/unseen/summary"),
 }

@@ -125,8 +125,6 @@ def test_differences_are_paired_and_have_intervals():
         assert plus[column].to_numpy() == pytest.approx([0.5, 1.5, 2.5, 3.5, 4.5])
     assert (plus.images.unique(), plus.seeds.unique()) == ([3], [2])
     assert found[found.upsampler == "spconv"].difference_db.to_numpy() == pytest.approx([3.0] * 10)
-    halves = spectrum.differences(table, base, split=0.25).set_index(["upsampler", "band_low_cycles_per_px"])
-    assert halves.loc["igconv+"].difference_db.to_dict() == pytest.approx({0.0: 1.0, 0.25: 3.5})
     with pytest.raises(InputError, match="no run of liif-0"):
         spectrum.differences(table, ["liif-0"])
 

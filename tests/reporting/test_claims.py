@@ -300,16 +300,29 @@ def test_the_frequency_loss_is_judged_by_the_high_bands(
     """An effect on low bands, or on runs that differ in something else, changes nothing. One seed decides nothing."""
     rng, rows, runs = np.random.default_rng(0), [], runs_of(profile)
     for name in (with_it, without, other):
-        for low, i, seed in product((0.0, 0.25), range(8), range(seeds)):
-            shift = {with_it: effect, other: 7.0}.get(name, 0.0) if low else float(len(name))
+        for scale, side, i, seed in product((2, 4), (0, 1), range(8), range(seeds)):
+            shift = {with_it: effect, other: 7.0}.get(name, 0.0) if side else float(len(name))
             rows.append(dict(run=name, upsampler=runs[name].upsampler, variant=runs[name].variant, seed=seed,
-                             dataset="d", image=str(i), scale=2, band_low_cycles_per_px=low,
-                             band_high_cycles_per_px=low + 0.25,
-                             relative_error_db=-3 + rng.normal(0, 0.01) + shift))  # fmt: skip
+                             dataset="d", image=str(i), scale=scale, band_low_cycles_per_px=side * 0.5 / scale,
+                             band_high_cycles_per_px=(side + 1) * 0.5 / scale, hr_energy=1.0,
+                             error_energy=10 ** ((-3 + rng.normal(0, 0.01) + shift) / 10)))  # fmt: skip
     (line,) = frequencies.frequency_loss(pd.DataFrame(rows), runs)
     assert line["verdict"] == (verdict if seeds > 1 else "undecided")
     assert line["about"] == about
     assert line["value"] == pytest.approx(effect, abs=0.02)
+
+
+def test_a_bias_needs_several_seeds():
+    def equal(values, seeds):
+        return pd.DataFrame(dict(run="r", upsampler="igconv", variant="", seed=seeds, scale=2, minus="SPConv",
+                                 above_share=0.3, above_share_minus=0.2, difference=values))  # fmt: skip
+
+    assert verdicts(frequencies.biased(equal([0.1, 0.11, 0.09], range(3)))) == ["reproduced"]
+    assert verdicts(frequencies.biased(equal([-0.1, -0.11, -0.09], range(3)))) == ["differs"]
+    (line,) = frequencies.biased(equal([0.1, 0.11, 0.09], [0, 0, 0]))  # three scales of one training
+    assert (line["verdict"], line["value"]) == ("undecided", pytest.approx(0.1))
+    assert line["measure"].endswith("1 training(s), 1 seed")
+    assert verdicts(frequencies.biased(equal([0.1], [0]).assign(minus="IGConv"))) == ["not run"]
 
 
 def test_unseen_scales_are_judged_together():
