@@ -4,8 +4,8 @@ python benchmarks/starts.py [--paper-size]
 
 Starts: the authors'; that with the mean of each colour's entries removed ("centred"); with the mean removed and
 SPConv's spread over the entries ("centred, scaled"); `HyperNetwork.start_like_spconv`, which has both and hidden layers
-that keep differences ("spconv"); and three SPConv heads on the same encoder. Writes starts-<device>.csv: PSNR-Y of the
-averaged weights on validation crops (mean over scales) against the step.
+that keep differences ("spconv"); and one encoder with three SPConv heads in place of IGConv. Writes
+starts-<device>.csv: PSNR-Y of the averaged weights on validation crops (mean over scales) against the step.
 """
 
 import os
@@ -30,6 +30,7 @@ STARTS = {
     "centred, scaled": HyperNetwork.standardise,
     "spconv": HyperNetwork.start_like_spconv,
 }
+HEADS = "one encoder, three heads"
 
 
 def main(
@@ -49,7 +50,7 @@ def main(
     tables = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["IGCONV_RESULTS"] = folder  # these trainings are nobody's runs
-        for start in (*STARTS, "three SPConvs"):
+        for start in (*STARTS, HEADS):
             run = replace(base, variant=start.replace(", ", "_"), upsampler="igconv" if start in STARTS else "spconv")
             torch.manual_seed(run.seed)
             model = build_model(run.encoder, run.upsampler, **run.model_options())
