@@ -78,10 +78,36 @@ def test_findings_and_what_would_change_them_follow_from_committed_files(monkeyp
     monkeypatch.setenv("IGCONV_RESULTS", str(COMMITTED))
     page = (results.PROJECT / "docs" / "findings.md").read_text()
     assert summary.findings("cpu").strip() in page
+    assert len(summary.added("cpu").splitlines()) >= 5
+    assert summary.added("cpu").strip() in page
     for row in noise.measured().itertuples():
         needed = noise.seeds_for_equality(row.sd_db)
         assert f"| x{row.scale} | {row.sd_db:.3f} | {row.degrees:.1f} | {needed} |" in page
     assert summary.wanted("cpu").strip() in (COMMITTED / "README.md").read_text()
+
+
+def test_numbers_in_the_words_of_the_findings(monkeypatch, cpu_rows):
+    """Those that no command prints: written out here with what they are of."""
+    monkeypatch.setenv("IGCONV_RESULTS", str(COMMITTED))
+    page = " ".join((results.PROJECT / "docs" / "findings.md").read_text().split())
+    ours, theirs = (next(run for run in runs_of(p).values() if run.encoder == e and run.upsampler == "igconv")
+                    for p, e in (("cpu", "edsr_tiny"), ("paper", "edsr")))  # fmt: skip
+    assert f"takes {theirs.steps // ours.steps} times as many steps" in page
+    assert f"{ours.steps:,} steps, one seed" in page
+    assert {run.seed for run in runs_of("cpu").values()} == {0}
+    images = cpu_rows.drop_duplicates(["dataset", "image"]).dataset.value_counts(normalize=True)
+    assert len(images) == 4
+    assert f"two of the four sets have {images.iloc[:2].sum():.0%} of the images" in page.replace(" %", "%")
+    noisy = noise.measured()
+    assert (noisy.degrees > 2).all()
+    assert (noisy.degrees < 3).all()
+    assert "two to three degrees of freedom" in page
+    repeated = table(results.PROJECT / "benchmarks" / "results" / "precision.csv")
+    assert repeated.seed.nunique() == 3
+    assert repeated.precision.nunique() == 2
+    assert "three seeds in two precisions" in page
+    assert f"{get_run('sample', 'edsr_tiny-igconv+-s0').steps:,} steps, other images" in page
+    assert f"± {noise.EQUAL_DB} dB" in page
 
 
 def test_the_claims_follow_from_the_committed_tables(monkeypatch):

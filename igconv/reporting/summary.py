@@ -1,10 +1,12 @@
-"""What the study says, in five sentences, and what would change its verdicts: text made of the table of claims.
+"""What the study says, in five sentences, what its analyses add, and what would change its verdicts: text of tables.
 
-`python -m igconv.reporting.summary <profile>` prints both. docs/findings.md and results/README.md have them as they are
+`python -m igconv.reporting.summary <profile>` prints them. docs/findings.md and results/README.md have them as they are
 printed, which tests/test_evidence.py holds. Pure functions on data frames but for `main`.
 """
 
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 
 import pandas as pd
 
@@ -39,6 +41,64 @@ def sentences(claims: pd.DataFrame) -> list[str]:
     ]
 
 
+def analyses(claims: pd.DataFrame, steps: pd.DataFrame, parts: pd.DataFrame) -> list[str]:
+    """What the analyses say of encoders, kernels and frequencies beside their controls; what was not run is left out.
+
+    Args:
+        claims: `igconv.reporting.claims.claims`.
+        steps: `igconv.analysis.convergence.equal_steps`.
+        parts: `igconv.analysis.convergence.parts`.
+    """
+    of, found = _Lines(claims), []
+
+    def add(text: Callable[[], str]) -> None:
+        with suppress(InputError):
+            found.append(text())
+
+    alike, removed = "Encoders of different scales are alike", "same LR, linear part removed"
+
+    def similar() -> str:
+        return (
+            f"Encoders of different scales, same images: CKA {of.against(alike, ', same LR')} (with one untrained "
+            f"encoder, upper end); without what a 7 x 7 filter of the image explains {of.against(alike, removed)}. "
+            f"Rank correlation with depth {of.against(depth, ', same LR', target=False)}, without that part "
+            f"{of.against(depth, removed, target=False)}."
+        )
+
+    def explained() -> str:
+        beyond = of.against("Features of another")
+        return f"Of what 7 x 7 pixels leave of x2's features, those of x3 and x4 explain {beyond} (an untrained encoder's)."
+
+    def predicted() -> str:
+        lines = of("The SPConv of another", "removed")
+        value = of.against("The SPConv of another", "removed", target=False)
+        best = lines.measure.iloc[0].split("; ")[-1]
+        return f"The SPConv predicted from x2's has a cosine of {value} with the true one, constant removed; {best}."
+
+    def biased() -> str:
+        plain, plus = (of.points("A bias to low", model) for model in ("IGConv", "IGConv+"))
+        return (
+            "At equal total error the share of the error above the LR image's Nyquist frequency differs from SPConv's "
+            f"by {plain} points for IGConv and by {plus} for IGConv+ (one seed, no interval)."
+        )
+
+    depth = "More alike in deeper"
+    for text in (similar, explained, predicted, biased):
+        add(text)
+    on_tests = steps[(steps.model == "IGConv") & steps.measured_on.str.startswith("test")] if len(steps) else steps
+    if len(on_tests):
+        words = ", ".join(f"{row.equal_steps:,.0f} at x{row.scale}" for row in on_tests.itertuples())
+        found.append(
+            f"In steps: IGConv at {on_tests.model_steps.iloc[0]:,} is as good as an SPConv trained for {words}."
+        )
+    of_model = parts[parts.model == "IGConv"] if len(parts) else parts
+    if len(of_model):
+        wide = of_model.pivot_table(index="scale", columns="part", values="difference_db")
+        words = ", ".join(f"{row.encoder:+.2f} of {row.whole:+.2f} dB at x{scale}" for scale, row in wide.iterrows())
+        found.append(f"With SPConvs refitted to both encoders, the gap of IGConv's encoder is {words}.")
+    return found
+
+
 class _Lines:
     def __init__(self, claims: pd.DataFrame):
         self.claims = claims
@@ -58,6 +118,17 @@ class _Lines:
             for row in self(claim, *about).itertuples()
         ]
         return ", ".join(parts[:-1]) + " and " + parts[-1]
+
+    def against(self, claim: str, *about: str, target: bool = True) -> str:
+        """ "0.93 (0.92 to 0.94) against 0.60", of the first line whose thing ends as the first of ``about`` does."""
+        rows = self(claim, *about)
+        exact = rows[rows.about.str.endswith(about[0])] if about else rows
+        row = (exact if len(exact) else rows).iloc[0]
+        return f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f})" + f" against {row.target:.2f}" * target
+
+    def points(self, claim: str, about: str) -> str:
+        rows = self(claim)
+        return f"{100 * rows[rows.about == about].value.iloc[0]:+.1f}" if (rows.about == about).any() else "?"
 
     def ratio(self, claim: str) -> str:
         row = self(claim).iloc[0]
@@ -103,6 +174,14 @@ def findings(profile: str) -> str:
     return "\n".join(f"{number}. {text}" for number, text in enumerate(sentences(table), 1)) + "\n"
 
 
+def added(profile: str) -> str:
+    """`analyses` as a list in Markdown."""
+    files = ("tables/claims", "tables/equal_steps", "analysis/similarity/encoder_and_head")
+    paths = [results.root(profile) / f"{name}.csv" for name in files]
+    tables = [results.read_table(path) if path.is_file() else pd.DataFrame() for path in paths]
+    return "".join(f"- {text}\n" for text in analyses(*tables))
+
+
 def wanted(profile: str) -> str:
     """`changes` in Markdown."""
     runs = results.read_table(results.root(profile) / "tables" / "runs.csv")
@@ -111,6 +190,7 @@ def wanted(profile: str) -> str:
 
 def main(profile: str) -> None:
     print(findings(profile))
+    print(added(profile))
     print(wanted(profile), end="")
 
 
