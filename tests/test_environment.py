@@ -15,11 +15,18 @@ from igconv.models import published
 from igconv.study.results import PROJECT
 from igconv.study.runs import runs_of
 
-README = (PROJECT / "README.md").read_text()
-COMMANDS = [
-    line.strip() for block in re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.DOTALL) for line in block.splitlines()
-    if line.strip() and not line.startswith("#")
-]  # fmt: skip
+# Pages whose commands and examples a person copies.
+PAGES = [PROJECT / "README.md", *(PROJECT / "docs" / f"{name}.md" for name in
+                                  ("conversion", "data", "reproduce", "training"))]  # fmt: skip
+
+
+def commands(page) -> list[str]:
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = (line.strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+COMMANDS = [command.split("#")[0].strip() for page in PAGES for command in commands(page)]
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 # Distributions that are not named like what is imported; "_" and "-" are the same.
@@ -105,20 +112,20 @@ def test_every_folder_of_modules_is_installed():
 
 
 def test_readme_has_the_two_commands():
-    assert "./run_all.sh" in COMMANDS
-    assert "./run_all.sh test" in COMMANDS
+    first = [command.split("#")[0].strip() for command in commands(PROJECT / "README.md")]
+    assert first[:2] == ["./run_all.sh", "./run_all.sh test"]
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
-def test_readme_commands_exist(command):
-    """Every command of the README names a program, a subcommand, options, runs and files that exist."""
-    words = command.split("#")[0].split()
+def test_commands_exist(command):
+    """Every command of README and docs names a program, a subcommand, options, runs and files that exist."""
+    words = command.split()
     while "=" in words[0] and not words[0].startswith("-"):
         words = words[1:]  # VARIABLE=value in front
     if words[0] == "./run_all.sh":
         helped = subprocess.run(["bash", str(PROJECT / "run_all.sh"), "--help"], capture_output=True, text=True).stdout
         assert all(word in helped or word.isdigit() for word in words[1:])
-    elif words[0] == "igconv":
+    elif words[0] in ("igconv", ".venv/bin/igconv"):
         helped = subprocess.run(
             [sys.executable, "-m", "igconv.cli", words[1], "--help"], capture_output=True, text=True
         )
@@ -135,7 +142,7 @@ def test_readme_commands_exist(command):
 
 def examples() -> list[str]:
     """Python that texts show: fenced blocks, and what follows ``python -c``."""
-    texts = [path.read_text() for path in (PROJECT / "README.md", *(PROJECT / "data").glob("*.md"))]
+    texts = [path.read_text() for path in (*PAGES, *(PROJECT / "data").glob("*.md"))]
     return [
         code
         for text in texts

@@ -2,14 +2,14 @@
 
 One function per claim, table -> list of lines (`igconv.reporting.verdicts.COLUMNS`); an empty table gives a line
 "not run". Here are those on accuracy and cost; those on encoders and kernels are in `findings`, on spectra in
-`frequencies`, the rules in `verdicts`, all beside this module.
+`frequencies`, on converted networks in `conversions`, the rules in `verdicts`, all beside this module.
 """
 
 from collections.abc import Callable
 
 import pandas as pd
 
-from igconv.reporting import findings, frequencies
+from igconv.reporting import conversions, findings, frequencies
 from igconv.reporting.tables import EQUAL_STEPS, ablation, final_forms, of_main, over_sets
 from igconv.reporting.verdicts import (
     COLUMNS,
@@ -249,6 +249,7 @@ CLAIMS: dict[str, tuple[Callable[..., list[dict]], str]] = {
     "aligned": (findings.aligned, "analysis/correlation/alignment"),
     "explained": (findings.explained, "analysis/correlation/maps"),
     "predicted": (findings.predicted, "analysis/correlation/alignment_psnr"),
+    "one_function": (conversions.one_function, "analysis/conversion/quality"),
     "low_first": (frequencies.low_first, "analysis/spectrum/order"),
     "biased": (frequencies.biased, "analysis/spectrum/equal_error"),
     "frequency_loss": (frequencies.frequency_loss, "analysis/spectrum/bands"),
@@ -297,7 +298,7 @@ def claims(tables: dict[str, pd.DataFrame], runs: dict[str, Run]) -> pd.DataFram
 def budget_of(claim: str, about: str, runs: dict[str, Run]) -> str:
     """On what budget a line of the claim of `CLAIMS` rests: the profile's, given in steps where it is not the paper's,
     or that of others where it is about published weights."""
-    if claim in ("stored", "costs"):
+    if claim in ("stored", "costs", "one_function"):
         return NONE
     own = [run for run in runs.values() if about.startswith(run.encoder)] or list(runs.values())
     if not own:

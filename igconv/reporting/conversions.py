@@ -1,0 +1,31 @@
+"""Claims about converted networks, judged on ``analysis/conversion/quality.csv``; see `igconv.reporting.claims`."""
+
+import math
+
+import pandas as pd
+
+from igconv.analysis.converted import FITTED
+from igconv.reporting.verdicts import decided, line, measured
+
+
+def one_function(quality: pd.DataFrame) -> list[dict]:
+    """One function makes the SPConvs of all scales: per family and scale, on the encoder of the largest scale.
+
+    Value: PSNR with the kernels of one IGConv minus that with the SPConvs in closed form that it was fitted to, same
+    frozen encoder; mean over the sets. The interval is over images: nothing is trained, so no noise of trainings is in
+    it. Scales that were left out of the fit do not count.
+    """
+    claim, lines = "One function makes the SPConvs of all scales", []
+    rows = quality[(quality["head"] == FITTED) & quality.fitted.astype(bool)] if len(quality) else quality
+    for family, of_family in rows.groupby("family", sort=False) if len(rows) else ():
+        largest = of_family[of_family.encoder_scale == of_family.encoder_scale.max()]
+        for scale, part in largest.groupby("scale"):
+            sets = len(part)
+            error = math.sqrt((((part.high_db - part.low_db) / (2 * 1.96)) ** 2).sum()) / sets
+            measure = (
+                f"PSNR-Y of IGConv minus the SPConvs it was fitted to, encoder of x{part.encoder_scale.iloc[0]}, mean "
+                f"over {sets} set{'s' * (sets > 1)}, {part.images.sum()} images; no training"
+            )
+            empty = line(claim, f"{family}, converted", "dB", measure, f"x{scale}")
+            lines.append(measured(empty, part.difference_db.mean(), error, max(part.images.sum() - sets, 1)))
+    return decided(lines) or [line(claim, "", "dB", "needs notebook 09")]
