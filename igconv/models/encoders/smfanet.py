@@ -8,6 +8,58 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 POOLING = 8  # the context branch works on an (H // 8, W // 8) summary of the features
+LARGEST_CELL = 2 * POOLING - 1  # pixels along a side of which one cell is made, at most
+
+
+def cell_maxima(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, max(1, H // 8), max(1, W // 8)): adaptive max pooling.
+
+    The authors pool to (h // 8, w // 8), which is empty below 8 pixels; one cell is its natural limit.
+
+    A graph that is exported for images of any size has no pooling whose size is a variable: there the same pixels are
+    gathered. Its result has zeros around, as a convolution sees them: sizes that may be 1 would be taken for constants.
+    """
+    if torch.compiler.is_compiling():
+        return _ringed_maxima(_ringed_maxima(x, 2), 3)
+    h, w = x.shape[-2:]
+    return F.adaptive_max_pool2d(x, (max(1, h // POOLING), max(1, w // POOLING)))
+
+
+def _ringed_maxima(x: Tensor, dim: int) -> Tensor:
+    """Maxima of n cells along a side of L pixels, between two zeros.
+
+    Cell i has the pixels from floor(i L / n) up to ceil((i + 1) L / n), the last one excluded.
+    """
+    length = x.shape[dim]
+    cells = torch.sym_max(1, length // POOLING)
+    numbers = torch.arange(cells + 2, device=x.device) - 1
+    inside = numbers.clamp(0, cells - 1)
+    first, last = inside * length // cells, ((inside + 1) * length + cells - 1) // cells - 1
+    pixels = first[:, None] + torch.arange(LARGEST_CELL, device=x.device)  # of smaller cells, the last one repeatedly
+    gathered = x.index_select(dim, pixels.minimum(last[:, None]).flatten())
+    maxima = gathered.unflatten(dim, (cells + 2, LARGEST_CELL)).amax(dim + 1)
+    is_cell = (numbers == inside).to(x.dtype)
+    return maxima * (is_cell[:, None] if dim == 2 else is_cell)
+
+
+def variance(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, 1, 1): the unbiased variance; of one pixel, where that is 0 / 0, zero."""
+    count = x.shape[-2] * x.shape[-1]
+    if torch.compiler.is_compiling():  # without a choice by size, which an exported graph could not make
+        deviation = x - x.mean((-2, -1), keepdim=True)
+        return deviation.square().sum((-2, -1), keepdim=True) / torch.sym_max(1, count - 1)
+    return x.var(dim=(-2, -1), keepdim=True) if count > 1 else torch.zeros_like(x)
+
+
+def spread(gate: Tensor, like: Tensor) -> Tensor:
+    """Values of cells (`cell_maxima`) at the size of ``like`` (B, C, H, W): each pixel has that of its cell."""
+    if torch.compiler.is_compiling():  # exported interpolation may round positions in another way
+        for dim in (2, 3):
+            cells, length = gate.shape[dim] - 2, like.shape[dim]
+            positions = torch.arange(length, device=gate.device, dtype=torch.float32) * (cells / length)
+            gate = gate.index_select(dim, positions.long().clamp(max=cells - 1) + 1)
+        return gate
+    return F.interpolate(gate, size=like.shape[-2:], mode="nearest")
 
 
 class LocalDetail(nn.Module):
@@ -39,14 +91,10 @@ class SMFA(nn.Module):
         self.belt = nn.Parameter(torch.zeros(1, channels, 1, 1))  # beta; spelt as in the published weights
 
     def forward(self, x: Tensor) -> Tensor:
-        h, w = x.shape[-2:]
         detail, context = self.linear_0(x).chunk(2, dim=1)
-        # The authors pool to (h // 8, w // 8), which is empty below 8 pixels; one cell is its natural limit.
-        summary = self.dw_conv(F.adaptive_max_pool2d(context, (max(1, h // POOLING), max(1, w // POOLING))))
-        # The variance of one pixel is 0 / 0.
-        variance = context.var(dim=(-2, -1), keepdim=True) if h * w > 1 else torch.zeros_like(context)
-        gate = F.gelu(self.linear_1(summary * self.alpha + variance * self.belt))
-        context = context * F.interpolate(gate, size=(h, w), mode="nearest")
+        summary = self.dw_conv(cell_maxima(context))
+        gate = F.gelu(self.linear_1(summary * self.alpha + variance(context) * self.belt))
+        context = context * spread(gate, context)
         return self.linear_2(context + self.lde(detail))
 
 
