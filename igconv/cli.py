@@ -19,7 +19,7 @@ pictures
   upscale   make pictures larger, with the model that comes with the package or one of yours
   info      say what a model file is
   convert   make a network of one scale a network of several
-  export    write the weights of trained runs for passing on
+  export    write a model for passing on: for ONNX, for PyTorch alone, for spandrel, or small
 the study
   train     train a run of the table (igconv/study/runs.py); the same command resumes it
   evaluate  measure a model on the test sets
@@ -29,6 +29,7 @@ examples
   igconv upscale photo.jpg -o large.png --scale 4
   igconv upscale holiday other.webp -o large/ --scale 2
   igconv info model.safetensors
+  igconv export --format onnx --scale 3
   igconv COMMAND --help     options of a command
 
 Exit status: 0 all done, 1 something was skipped or failed on the way, 2 wrong input, 130 interrupted.

@@ -229,28 +229,83 @@ def convert(
 
 
 def export(
-    runs: Positional[list[str]],
+    models: Positional[list[str]] = [],  # noqa: B006 (tyro's way of saying that there may be none)
+    format: Literal["weights", "onnx", "torch", "spandrel"] = "weights",
+    scale: int | None = None,
     profile: str = "sample",
     output: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    overwrite: bool = False,
 ) -> None:
-    """Write the weights of trained runs in half precision: half the size, for passing on.
+    """Write a model for passing on: the weights of trained runs, or one scale for other programs (docs/export.md).
 
     Args:
-        runs: names of runs.
-        profile: sample, cpu, benchmark or paper.
-        output: file for the weights of a single run; left out, results/<profile>/weights/<run>.safetensors.
+        models: names of runs, for their weights. For the other formats one name, or one model.safetensors; left out,
+            the model that comes with the package.
+        format: weights in half precision, half the size, for this package; onnx; torch, a .pt2 for torch.export.load;
+            spandrel, weights of a network that chaiNNer and ComfyUI load, where its encoder was taken from one.
+        scale: the factor, for all formats but weights.
+        profile: sample, cpu, benchmark or paper, of a run.
+        output: the file; left out, results/<profile>/weights/<run>.safetensors for weights, and
+            <model>_x<scale>.onnx, .pt2 or .safetensors here for the others.
+        overwrite: replace a file that exists; for weights only -o is protected.
     """
     from igconv.models import run_weights
     from igconv.study import results
     from igconv.study.runs import get_run
 
-    if not runs or (output and len(runs) > 1):
-        raise InputError(f"name {'one run for -o' if runs else 'the runs to export'}; got {len(runs)}")
-    for name in runs:
+    if format != "weights":
+        return _export_scale(models, format, scale, profile, output, overwrite)
+    if scale is not None:
+        raise InputError("weights hold all scales; a scale is for --format onnx, torch or spandrel")
+    if not models or (output and len(models) > 1):
+        raise InputError(f"name {'one run for -o' if models else 'the runs to export'}; got {len(models)}")
+    for name in models:
         run = get_run(profile, name)
         path = output or results.weights_file(profile, name)
+        if output and output.exists() and not overwrite:
+            raise InputError(f"{output} exists; --overwrite replaces it")
         run_weights.export_run(run, path)
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, sha256 {files.sha256(path)}")
+    return None
+
+
+def _export_scale(
+    models: list[str], format: str, scale: int | None, profile: str, output: Path | None, overwrite: bool
+) -> None:
+    """One scale of one model, found, compared and written."""
+    from igconv import upscaling
+    from igconv.data import picture_files
+    from igconv.models import checkpoints, exports, run_weights, spandrel_states
+    from igconv.study.runs import get_run
+
+    if len(models) > 1:
+        raise InputError(f"name one model for --format {format}; got {len(models)}")
+    if scale is None:
+        raise InputError(f"say which scale the model for --format {format} is to have (--scale 2)")
+    positive_integer(scale, "scale")
+    source, name, run = upscaling.DEFAULT_WEIGHTS, models[0] if models else "", None
+    if name and (Path(name).suffix or Path(name).exists()):
+        source = Path(name)
+    elif name:
+        run = get_run(profile, name)
+        source = run_weights.find(run)
+    suffixes = exports.SUFFIXES[format]
+    output = output or Path(f"{Path(name).stem if name else 'igconv'}_x{scale}{suffixes[0]}")
+    if output.suffix not in suffixes:
+        raise InputError(f"cannot write {output}: choose a name that ends in {' or '.join(suffixes)}")
+    upscaling.check_scale(source, scale)
+    picture_files.check_target(output, [source], overwrite)
+    picture_files.check_place(output)
+    model = run_weights.load_run(run) if run else checkpoints.load(source)
+    facts = upscaling.exported_facts(source)
+    if format == "spandrel":
+        state, difference = spandrel_states.to_spandrel(model, scale)
+        content = spandrel_states.encoded(state, output, {**exports.conventions(scale), **facts})
+    else:
+        content, difference = (exports.to_onnx if format == "onnx" else exports.to_torch)(model, scale, facts)
+    files.write(output, content)
+    print(f"{output}: x{scale}, {len(content) / 1e6:.2f} MB, within {difference:.1e} of the model, "
+          f"sha256 {files.sha256(output)}")  # fmt: skip
 
 
 def info(file: Positional[Path | None] = None, json: bool = False) -> None:
@@ -263,11 +318,8 @@ def info(file: Positional[Path | None] = None, json: bool = False) -> None:
     from json import dumps
 
     from igconv import upscaling
-    from igconv.models.description import describe
 
-    facts = describe(file or upscaling.DEFAULT_WEIGHTS)
-    if files.sha256(Path(facts["file"])) == files.sha256(upscaling.DEFAULT_WEIGHTS):
-        facts["licence"] = facts["licence"] or upscaling.DEFAULT_LICENCE
+    facts = upscaling.described(file)
     if json:
         print(dumps(facts))
         return

@@ -5,17 +5,22 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from igconv import files
 from igconv.data import memory, picture_files
-from igconv.data.images import OF_PEOPLE, Picture, picture_of, read_picture
+from igconv.data.images import OF_PEOPLE, Picture, check_finite, picture_of, read_picture, to_pillow
 from igconv.errors import InputError, positive_integer
 from igconv.models import checkpoints, inference
-from igconv.models.description import limited_to
+from igconv.models.description import describe, limited_to
 from igconv.models.super_resolver import SuperResolver
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Half-precision weights of a run of the study; its name and where they come from are in the file (README beside it).
 DEFAULT_WEIGHTS = Path(__file__).parent / "pretrained" / "multi_scale.safetensors"
@@ -25,19 +30,43 @@ ROWS = 256  # of a result, turned into integers at once
 BYTES_AT_ONCE = 4100  # of features per LR pixel that is in work: the default model at x2, measured
 
 
+Weights = str | Path | SuperResolver | None
+
+
+@overload
 def upscale(
-    image,
+    image: Tensor, scale: int, weights: Weights = None, *, device: Any = "cpu", self_ensemble: bool = False,
+    tile: int | None = None, halo: int | None = None,
+) -> Tensor: ...  # fmt: skip
+
+
+@overload
+def upscale(
+    image: "Image.Image", scale: int, weights: Weights = None, *, device: Any = "cpu", self_ensemble: bool = False,
+    tile: int | None = None, halo: int | None = None,
+) -> "Image.Image": ...  # fmt: skip
+
+
+@overload
+def upscale(
+    image: str | Path | np.ndarray, scale: int, weights: Weights = None, *, device: Any = "cpu",
+    self_ensemble: bool = False, tile: int | None = None, halo: int | None = None,
+) -> np.ndarray: ...  # fmt: skip
+
+
+def upscale(
+    image: Any,
     scale: int,
-    weights: str | Path | SuperResolver | None = None,
+    weights: Weights = None,
     *,
-    device="cpu",
+    device: Any = "cpu",
     self_ensemble: bool = False,
     tile: int | None = None,
     halo: int | None = None,
-) -> np.ndarray:
-    """Upscale an image by an integer factor, with its transparency and in its depth.
+) -> Any:
+    """Upscale an image by an integer factor, with its transparency and in its depth; the same kind comes back.
 
-    Nothing of the caller's is changed, neither a model nor the process.
+    Nothing of the caller's is changed, neither an image, nor a model, nor the process.
 
     >>> large = igconv.upscale("photo.png", 3)
     >>> PIL.Image.fromarray(large).save("large.png")
@@ -46,33 +75,66 @@ def upscale(
     `igconv.models.inference.keep_freed_memory` first, as the command line does.
 
     Args:
-        image: path of an image (docs/images.md says which), a Pillow image, or pixels as an array (H, W) or (H, W, C)
-            of uint8 or uint16 with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+        image: path of an image (docs/images.md says which), a Pillow image, pixels as an array (H, W) or (H, W, C)
+            of uint8 or uint16 with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha, or floats in [0, 1] as a
+            tensor (3, H, W) or (N, 3, H, W) of RGB images.
         scale: the factor, an integer >= 1. The default model was trained for 2, 3 and 4.
         weights: a ``model.safetensors`` of a run, or a model; None takes the weights that come with the package.
-        device: "cpu" or "cuda".
+        device: "cpu" or "cuda", for the work.
         self_ensemble: mean over the eight flips and rotations of the input: slower, and a little better.
         tile: side of tiles in input pixels; 0 works on the whole image, None on tiles where the image is large.
         halo: input pixels that a tile sees of its surroundings. Needed with ``tile`` for encoders that see the whole
             image, as the default model's does.
 
     Returns:
-        (scale H, scale W, C) in the depth and with the channels of the image, upright; (scale H, scale W) for grey
-        arrays (H, W). Palettes and CMYK become RGB.
+        For an array the same with sides ``scale`` times as long, in its depth and with its channels; for a path such an
+        array (scale H, scale W, C). For a Pillow image one with its profile, upright. Palettes and CMYK become RGB.
+        For a tensor one of its type, on its device, clamped to [0, 1] and without gradients.
 
     Raises:
         InputError: not such an image, scale, weights or halo; too little memory; a result that is not finite.
     """
     scale = positive_integer(scale, "scale")
     check_scale(weights, scale)
+    if isinstance(image, Tensor):
+        _check_tensor(image)
+        return _upscale_tensor(upscaler(weights, device, self_ensemble, tile, halo), image, scale, device, tile)
     picture = read_picture(image, tiles=tile != 0) if isinstance(image, str | Path) else picture_of(image)
     large, _ = upscale_picture(upscaler(weights, device, self_ensemble, tile, halo), picture, scale, device, tile)
+    if hasattr(image, "getexif"):  # Pillow's
+        return to_pillow(large)
     flat = large.pixels.shape[2] == 1 and getattr(image, "ndim", 2) == 2
     return large.pixels[..., 0] if flat else large.pixels
 
 
+def _check_tensor(images: Tensor) -> None:
+    """Raises InputError for what is no RGB image or batch of them in [0, 1]."""
+    shape = tuple(images.shape)
+    if not images.is_floating_point() or len(shape) not in (3, 4) or shape[-3] != 3 or 0 in shape:
+        raise InputError(
+            f"expected a tensor (3, H, W) or (N, 3, H, W) of floats from 0 to 1, got {shape} of {images.dtype}; "
+            "pixels of uint8 and uint16 are given as arrays (H, W, C)"
+        )
+    check_finite(images, "the tensor")
+    low, high = (value.item() for value in images.detach().aminmax())
+    if low < 0 or high > 1:
+        raise InputError(f"expected a tensor of floats from 0 to 1, got values from {low:.4g} to {high:.4g}")
+
+
+def _upscale_tensor(model, images: Tensor, scale: int, device, tile: int | None) -> Tensor:
+    """(3, H, W) or (N, 3, H, W) in [0, 1], one image after the other through the model."""
+    batch = images.detach() if images.ndim == 4 else images.detach()[None]
+    height, width = batch.shape[2:]
+    floats = np.broadcast_to(np.float32(0), (len(batch) * height, width, 3))  # what a result takes, and no memory
+    _check_memory(Picture(floats), scale, device, tile)
+    large = batch.new_empty(len(batch), 3, scale * height, scale * width)
+    for one, result in zip(batch, large, strict=True):
+        result.copy_(inference.upscale(model, one.float(), scale, device)[0].clamp_(0, 1))
+    return large if images.ndim == 4 else large[0]
+
+
 def upscaler(
-    weights: str | Path | SuperResolver | None = None,
+    weights: Weights = None,
     device="cpu",
     self_ensemble: bool = False,
     tile: int | None = None,
@@ -93,7 +155,7 @@ def upscaler(
     return model if limit is None else _limited(model, limit)
 
 
-def check_scale(weights: str | Path | SuperResolver | None, scale: int) -> None:
+def check_scale(weights: Weights, scale: int) -> None:
     """Raises InputError that names the scales of a model that has fixed ones (`limited_to`), if this is none of them.
 
     Read from the head of a file, before images and weights are.
@@ -125,6 +187,27 @@ def _not_a_scale(scale: int, scales: tuple[int, ...]) -> InputError:
 def default_model() -> SuperResolver:
     """The model that comes with the package, in eval mode; the same one at every call."""
     return checkpoints.load(DEFAULT_WEIGHTS)
+
+
+def described(weights: str | Path | None = None) -> dict:
+    """`describe` of a file, or of the model that comes with the package, whose licence is known by the file's hash."""
+    facts = describe(weights or DEFAULT_WEIGHTS)
+    if files.sha256(facts["file"]) == files.sha256(DEFAULT_WEIGHTS):
+        facts["licence"] = facts["licence"] or DEFAULT_LICENCE
+    return facts
+
+
+def exported_facts(weights: str | Path) -> dict[str, str]:
+    """What goes into a file made of another: model, licence, and the sha256 of where it comes from."""
+    facts = described(weights)
+    return dict(
+        encoder=facts["encoder"],
+        upsampler=facts["upsampler"],
+        licence=facts["licence"] or "not stated in the file that this was made from",
+        made_from=Path(weights).name,
+        made_from_sha256=files.sha256(weights),
+        written_by="igconv export",
+    )
 
 
 def upscale_picture(

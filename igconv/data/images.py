@@ -130,6 +130,19 @@ def picture_of(image) -> Picture:
     return Picture(np.ascontiguousarray(pixels), kind="array")
 
 
+def to_pillow(picture: Picture):
+    """The Pillow image of 8-bit pixels, or of 16-bit grey ones, with its profile; Pillow has no other 16-bit images."""
+    from PIL import Image
+
+    height, width, channels = picture.pixels.shape
+    mode = "I;16" if picture.pixels.dtype == np.uint16 else ("L", "LA", "RGB", "RGBA")[channels - 1]
+    values = np.ascontiguousarray(picture.pixels, "<u2" if mode == "I;16" else np.uint8)
+    image = Image.frombytes(mode, (width, height), values)
+    if picture.profile:
+        image.info["icc_profile"] = picture.profile
+    return image
+
+
 def to_bytes(image: Tensor) -> Tensor:
     """Float image in [0, 1] (clamped, rounded) or uint8 -> uint8. Raises InputError for values that are no numbers."""
     if image.dtype == torch.uint8:

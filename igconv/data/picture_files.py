@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from igconv.data import netpbm
-from igconv.data.images import OF_PEOPLE, Picture, to_bytes
+from igconv.data.images import OF_PEOPLE, Picture, to_bytes, to_pillow
 from igconv.errors import InputError
 from igconv.files import write
 
@@ -136,12 +136,10 @@ def _encoded(picture: Picture, suffix: str, quality: int | None) -> bytes:
             quality=AVIF_QUALITY if quality is None else quality,
             subsampling="4:0:0" if picture.pixels.shape[2] == 1 else "4:4:4",
         )
-    mode = ("L", "LA", "RGB", "RGBA")[picture.pixels.shape[2] - 1]
     height, width, _ = picture.pixels.shape
     encoded = io.BytesIO()
-    image = Image.frombytes(mode, (width, height), np.ascontiguousarray(picture.pixels))
     try:
-        image.save(encoded, format=Image.registered_extensions()[suffix], **options)
+        to_pillow(picture).save(encoded, format=Image.registered_extensions()[suffix], **options)
     except (OSError, ValueError, MemoryError) as error:
         raise InputError(f"cannot write an image of {width}x{height} as {suffix}: {error}") from None
     return encoded.getvalue()
