@@ -59,11 +59,19 @@ def imported_packages(code: str) -> set[str]:
     return {DISTRIBUTIONS.get(name, name).lower().replace("_", "-") for name in names}
 
 
+def requirements(*extras: str) -> list[str]:
+    """Entries of extras in pyproject.toml, with those of the extras that they name."""
+    found = []
+    for entry in (entry for extra in extras for entry in PYPROJECT["optional-dependencies"][extra]):
+        named = re.fullmatch(r"igconv\[(.+)\]", entry)
+        found += requirements(*named.group(1).split(",")) if named else [entry]
+    return found
+
+
 def declared_packages(*extras: str) -> set[str]:
     """Names of the distributions in pyproject.toml: those that are always installed, and those of extras."""
-    optional = PYPROJECT["optional-dependencies"]
-    entries = PYPROJECT["dependencies"] + [entry for extra in extras for entry in optional[extra]]
-    return {re.match(r"[\w-]+", entry).group().lower() for entry in entries}
+    entries = PYPROJECT["dependencies"] + requirements(*extras)
+    return {re.match(r"[\w-]+", entry).group().lower().replace("_", "-") for entry in entries}
 
 
 def test_every_import_is_declared():
@@ -72,7 +80,10 @@ def test_every_import_is_declared():
     study = [*(PROJECT / "igconv").rglob("*.py"), *(PROJECT / "notebooks").glob("*.ipynb"), PROJECT / "Snakefile"]
     ours = [path for folder in ("tests", "benchmarks") for path in (PROJECT / folder).rglob("*.py")]
     beside = {path.stem.replace("_", "-") for path in ours}  # tests and benchmarks import each other
-    for paths, extras, known in ((study, ("mamba", "srformer"), BROUGHT), (ours, ("dev",), beside | BROUGHT)):
+    for paths, extras, known in (
+        (study, ("study", "export", "hub", "mamba", "srformer"), BROUGHT),
+        (ours, ("dev",), beside | BROUGHT),
+    ):
         wanted = {path.relative_to(PROJECT): imported_packages(code_of(path)) for path in paths}
         assert set.union(*wanted.values()) & {"torch", "pandas"}  # the walk finds something
         missing = {str(path): names - declared_packages(*extras) - known for path, names in wanted.items()}
@@ -93,15 +104,84 @@ def test_environment_yml_names_the_packages_of_pyproject():
     conda = yaml.safe_load((PROJECT / "environment.yml").read_text())["dependencies"]
     pip = next(entry for entry in conda if isinstance(entry, dict))["pip"]
     assert sorted(entry.split(" #")[0] for entry in pip) == sorted(
-        [*PYPROJECT["dependencies"], *PYPROJECT["optional-dependencies"]["dev"], "--editable ."]
+        [*PYPROJECT["dependencies"], *requirements("dev"), "--editable ."]
     )
     assert f"python{PYPROJECT['requires-python']}" in conda
 
 
 def test_the_study_rests_on_its_packages():
-    dependencies = (PROJECT / "pyproject.toml").read_text()
-    for name in ("torch", "torchvision", "jupyterlab", "papermill", "matplotlib", "pandas", "seaborn", "scikit-image"):
-        assert f'"{name}>=' in dependencies
+    """All of them come with what run_all.sh installs; a plain installation has what models need, and no notebooks."""
+    study = {"jupyterlab", "papermill", "snakemake", "matplotlib", "seaborn", "lightning-fabric", "nbconvert"}
+    models = {"torch", "torchvision", "pandas", "scikit-image", "spandrel", "safetensors", "tyro", "pillow"}
+    assert models <= declared_packages()
+    assert not study & declared_packages()
+    assert study | models <= declared_packages("study")
+    assert study | {"onnx", "onnxruntime", "onnxscript"} <= declared_packages("dev")
+    assert study <= declared_packages("slurm")
+
+
+def blocked(names: set[str], code: str) -> subprocess.CompletedProcess:
+    """Python code in a process where modules of these names are not installed."""
+    hook = f"""
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {sorted(names)!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+    return subprocess.run([sys.executable, "-c", hook + code], capture_output=True, text=True, cwd=PROJECT)
+
+
+UPSCALES = """
+import numpy, torch, igconv
+from igconv import cli
+assert igconv.upscale(torch.rand(3, 9, 8), 2).shape == (3, 18, 16)
+assert igconv.upscale(numpy.zeros((9, 8, 4), numpy.uint8), 2).shape == (18, 16, 4)
+assert cli.main(["--help"]) == 0
+assert cli.main(["info"]) == 0
+assert cli.main(["upscale", "nothing.png", "-o", "x.png"]) == 2
+"""
+
+
+def test_models_work_without_the_packages_of_the_study():
+    """As `pip install igconv` leaves it; also without what only conversion needs."""
+    packages = {entry.split(">")[0].replace("-", "_") for entry in requirements("study", "export", "hub")}
+    hidden = (packages - {"ipython", "jinja2"}) | {"IPython", "lightning", "pandas", "skimage"}  # torch has jinja2
+    done = blocked(hidden, UPSCALES)
+    assert done.returncode == 0, done.stderr[-800:]
+    assert "usage: igconv" in done.stdout
+    assert "smfanet_plus" in done.stdout
+    assert "no image at nothing.png" in done.stderr
+
+
+def test_models_work_on_a_system_without_unix_modules():
+    """Windows has no such modules."""
+    done = blocked({"fcntl", "resource", "grp", "pwd", "termios"}, UPSCALES)
+    assert done.returncode == 0, done.stderr[-800:]
+
+
+def test_training_without_lightning_says_what_to_install(tmp_path):
+    """One line, not a traceback."""
+    code = f"""
+import os
+os.environ["IGCONV_RESULTS"] = {str(tmp_path)!r}
+from igconv import cli
+sys.exit(cli.main(["train", "edsr_tiny-spconv-x2-s0", "--profile", "smoke", "--accelerator", "cpu"]))
+"""
+    done = blocked({"lightning_fabric", "lightning"}, code)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr[-800:]
+    assert "pip install 'igconv[study]'" in done.stderr
+
+
+def test_every_file_of_the_package_is_installed():
+    """Types, templates and the model, beside the modules."""
+    patterns = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["igconv"]
+    package = PROJECT / "igconv"
+    listed = {path for pattern in patterns for path in package.glob(pattern)}
+    files = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert package / "py.typed" in listed
+    assert {path for path in files - listed if path.suffix != ".py"} == set()
 
 
 def test_every_folder_of_modules_is_installed():

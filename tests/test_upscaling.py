@@ -39,10 +39,65 @@ def test_arrays_pictures_and_files_give_the_same(photo, model, tmp_path):
         sr = model(torch.from_numpy(photo).permute(2, 0, 1)[None] / 255, 3)[0]
     expected = (sr.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     for image in (photo, Image.fromarray(photo), path, str(path)):
-        large = igconv.upscale(image, 3, model)
+        large = np.asarray(igconv.upscale(image, 3, model))
         assert (large.dtype, large.shape) == (np.uint8, (72, 108, 3))
         assert np.abs(large.astype(int) - expected).max() <= 1  # another memory layout may round a byte
     assert (photo == np.asarray(Image.open(path))).all(), "the input stays as it is"
+
+
+def test_pillow_images_come_back_as_such(photo, model):
+    """In their mode, with their profile, upright; the picture itself stays as it is."""
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = Image.fromarray(photo)
+    for mode, wanted in (("RGB", "RGB"), ("RGBA", "RGBA"), ("L", "L"), ("LA", "LA"), ("P", "RGB"), ("CMYK", "RGB")):
+        given = picture.convert(mode)
+        large = igconv.upscale(given, 2, model)
+        assert isinstance(large, Image.Image)
+        assert (large.mode, large.size, given.size) == (wanted, (72, 48), (36, 24))
+    picture.info["icc_profile"] = profile
+    picture.getexif()[0x0112] = 6
+    large = igconv.upscale(picture, 2, model)
+    assert (large.size, large.info["icc_profile"]) == ((48, 72), profile)
+    assert (np.asarray(large) == igconv.upscale(np.rot90(photo, -1), 2, model)).all()
+    deep = photo[..., 0].astype(np.uint16) * 257
+    large = igconv.upscale(Image.fromarray(deep), 2, model)
+    assert large.mode == "I;16"
+    assert (np.asarray(large) == igconv.upscale(deep, 2, model)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_tensors_come_back_as_such(photo, model, dtype):
+    """One image or several, in their type, clamped, without gradients; what the model gives."""
+    lr = (torch.from_numpy(photo).permute(2, 0, 1) / 255).to(dtype)
+    batch = torch.stack([lr, lr.flip(-1)]).requires_grad_()
+    large = igconv.upscale(batch, 2, model)
+    assert (large.shape, large.dtype, large.requires_grad) == ((2, 3, 48, 72), dtype, False)
+    with torch.no_grad():
+        expected = model(batch.float(), 2).clamp(0, 1)
+    torch.testing.assert_close(large.float(), expected, atol=1e-5 if dtype != torch.float16 else 1e-3, rtol=0)
+    assert torch.equal(igconv.upscale(lr, 2, model), large[0])
+    bright = igconv.upscale(torch.ones(3, 6, 5), 2, model)
+    assert bright.min() >= 0
+    assert bright.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), r"floats from 0 to 1, got \(3, 4, 4\) of torch.uint8"),
+        (torch.zeros(4, 4, 3), r"expected a tensor \(3, H, W\)"),
+        (torch.zeros(2, 1, 4, 4), r"got \(2, 1, 4, 4\)"),
+        (torch.zeros(0, 3, 4, 4), r"got \(0, 3, 4, 4\)"),
+        (torch.full((3, 4, 4), 255.0), "got values from 255 to 255"),
+        (torch.full((3, 4, 4), -0.5), "got values from -0.5 to -0.5"),
+        (torch.full((3, 4, 4), float("nan")), "not numbers"),
+    ],
+)
+def test_tensors_that_are_no_images_are_named(model, tensor, message):
+    with pytest.raises(InputError, match=message):
+        igconv.upscale(tensor, 2, model)
 
 
 def test_weights_may_be_a_file(photo, model, tmp_path):

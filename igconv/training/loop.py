@@ -114,9 +114,12 @@ def _launched(
     try:  # here, because it takes seconds
         from lightning_fabric import Fabric
         from lightning_fabric.plugins.environments import LightningEnvironment
-    except ModuleNotFoundError:  # the same code in the package that has all of Lightning
-        from lightning.fabric import Fabric  # pyright: ignore[reportMissingImports]
-        from lightning.fabric.plugins.environments import LightningEnvironment  # pyright: ignore[reportMissingImports]
+    except ImportError:  # the same code in the package that has all of Lightning
+        try:
+            from lightning.fabric import Fabric  # pyright: ignore[reportMissingImports]
+            from lightning.fabric.plugins.environments import LightningEnvironment  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise InputError("training needs Lightning Fabric; pip install 'igconv[study]'") from None
 
     choose(accelerator, ("auto", "cpu", "cuda", "gpu", "mps"), "accelerator")
     devices, nodes = positive_integer(devices, "devices"), positive_integer(nodes, "nodes")
