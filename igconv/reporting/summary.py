@@ -67,7 +67,7 @@ def analyses(claims: pd.DataFrame, steps: pd.DataFrame, parts: pd.DataFrame) -> 
 
     def explained() -> str:
         beyond = of.against("Features of another")
-        return f"Of what 7 x 7 pixels leave of x2's features, those of x3 and x4 explain {beyond} (an untrained encoder's)."
+        return f"Of what 7 x 7 pixels leave of x2's features, x3's and x4's explain {beyond} (an untrained encoder's)."
 
     def predicted() -> str:
         lines = of("The SPConv of another", "removed")
