@@ -212,6 +212,7 @@ if [[ $profile == test ]]; then
   "$python" -m ruff format --check .
   "$python" -m basedpyright --pythonpath "$python"
   # A process per core, but few: each holds PyTorch, and some tests train. `-n 0` is one process, for a debugger.
-  exec "$python" -m pytest --numprocesses auto --maxprocesses 4 "$@"
+  # A file stays in one process, which makes its fixtures once, and files come in the order of tests/conftest.py.
+  exec "$python" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
 fi
 exec "$python" -m igconv.workflow.driver "$profile" "$@"

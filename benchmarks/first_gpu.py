@@ -7,6 +7,7 @@ their checkpoints), and large files in parts for a way that takes small ones onl
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -63,17 +64,25 @@ def plan(out: Path, profile: str) -> pd.DataFrame:
     return table.assign(minutes_so_far=table.minutes.cumsum().round(1), rate="measured" if measured else "estimated")
 
 
-def run_tests(out: Path, seconds: float) -> bool:
+def run_tests(out: Path, seconds: float) -> dict:
+    """`counted` of the GPU tests; what they printed goes into tests.txt."""
     command = [sys.executable, "-m", "pytest", "tests/test_gpu.py", "-q", "-s", "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=environment, check=False)
-        text, passed = done.stdout + done.stderr, done.returncode == 0
+        text, status = done.stdout + done.stderr, done.returncode
     except subprocess.TimeoutExpired as error:
-        text, passed = f"{error.stdout or b''!r}\nout of time after {seconds:.0f} s\n", False
+        text, status = f"{error.stdout or b''!r}\nout of time after {seconds:.0f} s\n", 1
     (out / "tests.txt").write_text(text)
     print("\n".join(text.splitlines()[-8:]), flush=True)
-    return passed
+    return counted(text, status)
+
+
+def counted(text: str, status: int) -> dict:
+    """Of what pytest printed: how many passed, failed, ..., and ``ok``: skipped tests have shown nothing."""
+    last = (text.strip().splitlines() or [""])[-1]
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", last)}
+    return counts | {"ok": status == 0 and counts.get("passed", 0) > 0}
 
 
 def _one_run(name: str, profile: str, steps: int, precision: str | None) -> Run:

@@ -1,6 +1,8 @@
 """What goes to a machine with a GPU and what comes back."""
 
 import importlib
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -94,3 +96,24 @@ def test_block_a_is_planned(monkeypatch, tmp_path):
     table = module.plan(tmp_path, "benchmark").set_index("run")
     assert table.loc["edsr_baseline-igconv-s0", "minutes"] == pytest.approx(100_000 / 100 / 60, abs=0.1)
     assert (table["rate"] == "measured").all()
+
+
+@pytest.mark.parametrize(
+    ("last", "status", "expected"),
+    [
+        ("31 passed, 2 skipped in 40.1s", 0, {"passed": 31, "skipped": 2, "ok": True}),
+        ("33 skipped in 1.2s", 0, {"skipped": 33, "ok": False}),  # no GPU: nothing was shown
+        ("1 failed, 30 passed in 9s", 1, {"failed": 1, "passed": 30, "ok": False}),
+        ("out of time after 60 s", 1, {"ok": False}),
+    ],
+)
+def test_skipped_tests_on_a_gpu_are_no_success(last, status, expected):
+    first_gpu = importlib.import_module("first_gpu")
+    assert first_gpu.counted(f"....\n{last}\n", status) == expected
+
+
+def test_gpu_tests_are_collected_without_further_plugins():
+    """A rented machine has pytest alone."""
+    words = ["-m", "pytest", "-p", "no:xdist", "--collect-only", "-q", "tests/test_gpu.py"]
+    done = subprocess.run([sys.executable, *words], cwd=results.PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
