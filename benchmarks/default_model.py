@@ -39,7 +39,8 @@ def main(
     torch.set_num_threads(1)
     file = start or results.root(PROFILE) / f"{NETWORK}-x{''.join(map(str, SCALES))}-{crops}.safetensors"
     if not file.is_file():
-        done = conversion(opened(NETWORK), SCALES, images=images, crops=crops, side=40, held_out=("sample_test",))
+        done = conversion(opened(NETWORK), SCALES, images=images, crops=crops, side=40, held_out=("sample_test",),
+                          keep_own=False)
         print(done.table.round(3).to_string(index=False))
         checkpoints.save(done.model, file, network=NETWORK, scales=list(SCALES), crops=crops, images=list(images))
     model = checkpoints.load(file)
