@@ -1,6 +1,6 @@
 """The model that comes with the package: SMFANet+ (DF2K, x4) converted to x2 to x8, then trained on.
 
-python benchmarks/default_model.py [--steps 12000] [--output FILE]
+python benchmarks/default_model.py [--steps 1200] [--output FILE]
 
 The same command resumes it. The conversion is kept beside the files of the training (results/conversion/), so that it
 is made once. Benchmark images are looked at by neither. With ``--output`` the trained weights are written there in half
@@ -22,12 +22,12 @@ from igconv.study import results
 SCALES = (2, 3, 4, 5, 6, 7, 8)
 NETWORK = "smfanet_plus_df2k_x4"
 # Patches of 40 px, so that photographs of 320 px are large enough for x8.
-SETTINGS = dict(lr_patch=40, learning_rate=5e-5, final_rate=1e-6, warmup=200, ema=0.999, max_scale=8, record_every=50,
+SETTINGS = dict(lr_patch=40, learning_rate=1e-4, final_rate=1e-6, warmup=50, ema=0.995, max_scale=8, record_every=50,
                 checkpoint_every=50, threads=1)  # fmt: skip
 
 
 def main(
-    steps: int = 12_000, crops: int = 1_024, images: tuple[str, ...] = ("T91", "BSD200", "SunHays80"),
+    steps: int = 1_200, crops: int = 1_024, images: tuple[str, ...] = ("T91", "BSD200", "SunHays80"),
     start: Path | None = None, output: Path | None = None,
 ) -> None:  # fmt: skip
     """Convert, if that was not done yet, and train.
