@@ -133,21 +133,27 @@ def data(
 def upscale(
     images: Positional[list[Path]],
     output: Annotated[Path, arg(aliases=["-o"])],
-    scale: Annotated[int, arg(aliases=["-s"])] = 2,
-    weights: Path | None = None,
+    scale: Annotated[int | None, arg(aliases=["-s"])] = None,
+    width: int | None = None,
+    height: int | None = None,
+    weights: Annotated[Path | None, arg(aliases=["--model"])] = None,
     device: str = "cpu",
     self_ensemble: bool = False,
     tile: int | None = None,
     halo: int | None = None,
     overwrite: bool = False,
     quality: int | None = None,
+    json: bool = False,
 ) -> int:
     """Upscale images by an integer factor, with their transparency, depth and colour profile (docs/images.md).
 
     Args:
-        images: files, or folders whose images are meant.
+        images: files, folders whose images are meant, or patterns such as "holiday/*.jpg".
         output: where to write: a file, whose suffix says the format, or, for several images, a folder; names are kept.
-        scale: the factor, any integer >= 1; the default model was trained for 2, 3 and 4.
+        scale: the factor, any integer >= 1, 2 if left out; the default model was trained for 2, 3 and 4.
+        width: of the result in pixels, instead of a factor: by the next integer factor, then smaller. The height
+            follows unless it is given, too.
+        height: the same for the height.
         weights: a model.safetensors of a run; left out, the model that comes with the package.
         device: cpu or cuda.
         self_ensemble: mean over the eight flips and rotations of the input.
@@ -156,29 +162,39 @@ def upscale(
             such as the default model's.
         overwrite: replace files that exist; a source never.
         quality: 1 to 100 for .jpg (95 if left out) and .webp (lossless if left out).
+        json: one JSON object per image on standard output, also for those that are skipped.
     """
+    from json import dumps
+
     from igconv import upscaling
+    from igconv.data.sizes import wanted_size
     from igconv.models import inference
     from igconv.models.arithmetic import chosen_device
 
-    positive_integer(scale, "scale")
     device = chosen_device(device)
-    upscaling.check_scale(weights, scale)
+    wanted = wanted_size(scale, width, height)
+    if isinstance(wanted, int):
+        upscaling.check_scale(weights, wanted)
     if device == "cpu":
         inference.keep_freed_memory()
     work, skipped = upscaling.plan(images, output, overwrite, quality)
     model = upscaling.upscaler(weights, device, self_ensemble, tile, halo)
+    scales = upscaling.scales_of(weights)
     for source, target in work:
         try:
-            large, seconds = upscaling.upscale_file(model, source, target, scale, device, tile, quality)
+            done = upscaling.upscale_file(model, source, target, wanted, device, tile, quality, scales)
         except InputError as error:
             if len(work) + len(skipped) == 1:
                 raise
             skipped.append(str(error))
         else:
-            print(f"{target}: {large.shape[1]}x{large.shape[0]} pixels, {seconds:.2f} s", flush=True)
+            line = f"{target}: {done['width']}x{done['height']} pixels, {done['seconds']:.2f} s"
+            print(dumps(done) if json else line, flush=True)
     for line in skipped:
-        print(f"skipped: {reason(line, None)}", file=sys.stderr)
+        if json:
+            print(dumps({"skipped": reason(line, None)}), flush=True)
+        else:
+            print(f"skipped: {reason(line, None)}", file=sys.stderr)
     return 1 if skipped else 0
 
 

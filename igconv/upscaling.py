@@ -1,6 +1,7 @@
 """Upscale an image in one call, with the model that comes with the package or one of yours."""
 
 import copy
+import glob
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -14,6 +15,7 @@ from torch import Tensor
 from igconv import files
 from igconv.data import memory, picture_files
 from igconv.data.images import OF_PEOPLE, Picture, check_finite, picture_of, read_picture, to_pillow
+from igconv.data.sizes import Size, to_size
 from igconv.errors import InputError, positive_integer
 from igconv.models import checkpoints, inference
 from igconv.models.description import describe, limited_to
@@ -160,10 +162,15 @@ def check_scale(weights: Weights, scale: int) -> None:
 
     Read from the head of a file, before images and weights are.
     """
-    config = checkpoints.metadata(weights).get("config") if isinstance(weights, str | Path) else None
-    limit = limited_to(getattr(weights, "config", None) or config)
+    limit = scales_of(weights)
     if limit is not None and scale not in limit:
         raise _not_a_scale(scale, limit)
+
+
+def scales_of(weights: Weights) -> tuple[int, ...] | None:
+    """The only scales of a file's model or of a model, None where it takes any (`limited_to`)."""
+    config = checkpoints.metadata(weights).get("config") if isinstance(weights, str | Path) else None
+    return limited_to(getattr(weights, "config", None) or config)
 
 
 def _limited(model: Callable[[Tensor, int], Tensor], scales: tuple[int, ...]) -> Callable[[Tensor, int], Tensor]:
@@ -237,18 +244,29 @@ def upscale_file(
     model: Callable[[Tensor, int], Tensor],
     source: Path,
     target: Path,
-    scale: int,
+    wanted: int | Size,
     device,
     tile: int | None,
     quality: int | None = None,
-) -> tuple[np.ndarray, float]:
-    """(pixels, seconds): from file to file; what the target's format cannot hold is refused before the work."""
+    scales: Sequence[int] | None = None,
+) -> dict:
+    """From file to file, by a factor or to a size; what the target's format cannot hold is refused before the work.
+
+    Returns: JSON values: source, output, width, height, scale, seconds.
+    """
     picture = read_picture(source, tiles=tile != 0)
     quality = quality if picture_files.is_lossy(target) else None
+    height, width = picture.pixels.shape[:2]
+    if isinstance(wanted, int):
+        scale, size = wanted, (wanted * height, wanted * width)
+    else:
+        scale, size = wanted.of(height, width, scales)
     picture_files.check_format(target, picture, scale)
     large, seconds = upscale_picture(model, picture, scale, device, tile)
+    if large.pixels.shape[:2] != size:
+        large = Picture(to_size(large.pixels, *size), large.profile, large.kind)
     picture_files.write_picture(large, target, quality)
-    return large.pixels, seconds
+    return dict(source=str(source), output=str(target), width=size[1], height=size[0], scale=scale, seconds=seconds)
 
 
 def plan(
@@ -262,6 +280,7 @@ def plan(
     Raises InputError for a place that cannot or must not be written, and for two inputs with one output name.
     """
     sources, skipped = [], []
+    inputs = [path for given in inputs for path in _matching(given)]
     for given in inputs:
         is_folder = os.path.isdir(given)
         for path in _entries(given) if is_folder else [given]:
@@ -294,6 +313,13 @@ def plan(
             skipped.append(str(error))
             del work[name]
     return list(work.values()), skipped
+
+
+def _matching(given: Path) -> list[Path]:
+    """The files of a pattern that no shell has expanded (Windows', or quoted); other names as they are."""
+    if os.path.lexists(given) or not glob.has_magic(str(given)):
+        return [given]
+    return [Path(name) for name in sorted(glob.glob(str(given)))] or [given]
 
 
 def _entries(folder: Path) -> list[Path]:

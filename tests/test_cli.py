@@ -210,6 +210,97 @@ def test_scales_that_a_model_has_not_are_refused(tmp_path, capsys, upsampler):
     assert cli.main([*words, "3"]) == 0
 
 
+# ---- upscale: to a size, patterns, JSON
+
+
+@pytest.mark.parametrize(
+    ("words", "size", "scale"),
+    [
+        (["--width", "50"], (50, 30), 3),
+        (["--height", "24"], (40, 24), 2),
+        (["--height", "13"], (22, 13), 2),
+        (["--width", "45", "--height", "36"], (45, 36), 3),
+        (["--width", "20"], (20, 12), 1),
+    ],
+)
+def test_a_size_is_covered_by_a_factor_and_then_made(run, tmp_path, words, size, scale):
+    """Equal to the factor's result, made smaller by an antialiased filter."""
+    source, target = photo(tmp_path / "in.png"), tmp_path / "out.png"
+    status, shown, _ = run(source, "-o", target, "--json", *words)
+    assert status == 0
+    facts = json.loads(shown)
+    assert (facts["width"], facts["height"], facts["scale"]) == (*size, scale)
+    assert (facts["source"], facts["output"]) == (str(source), str(target))
+    assert run(source, "-o", tmp_path / "whole.png", "--scale", scale)[0] == 0
+    with Image.open(tmp_path / "whole.png") as whole, Image.open(target) as made:
+        assert made.size == size
+        expected = np.asarray(whole.resize(size, Image.Resampling.BICUBIC)).astype(int)
+        assert np.abs(np.asarray(made) - expected).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--width", "19"], "19x11 pixels are less than the image has (20x12)"),
+        (["--width", "40", "--height", "6"], "are less than the image has"),
+        (["--width", "0"], "width must be an integer >= 1"),
+        (["--width", "40", "--scale", "2"], "give a scale (2) or a size, not both"),
+    ],
+)
+def test_sizes_that_are_none_are_one_line(run, tmp_path, words, message):
+    status, _, error = run(photo(tmp_path / "in.png"), "-o", tmp_path / "out.png", *words)
+    assert (status, len(error.splitlines())) == (2, 1)
+    assert message in error
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_size_keeps_to_the_scales_of_a_model(tmp_path, capsys):
+    """The next one that it has, if there is one."""
+    save_to = tmp_path / "made.safetensors"
+    igconv.save(igconv.build_model("edsr_tiny", "spconv", scales=(2, 4), channels=4, blocks=1), save_to)
+    words = ["upscale", str(photo(tmp_path / "in.png")), "--model", str(save_to), "--json", "-o"]
+    assert cli.main([*words, str(tmp_path / "a.png"), "--width", "50"]) == 0
+    assert json.loads(capsys.readouterr().out)["scale"] == 4
+    assert cli.main([*words, str(tmp_path / "b.png"), "--width", "90"]) == 2
+    assert "need scale 5; this model has 2, 4" in capsys.readouterr().err
+
+
+def test_sixteen_bits_and_alpha_survive_a_size():
+    """In depth and channels; a flat image stays flat, and its values at the end of the range."""
+    from igconv.data.sizes import to_size
+
+    for dtype in (np.uint8, np.uint16):
+        white = np.full((12, 9, 2), np.iinfo(dtype).max, dtype)
+        white[..., 0] = 7
+        small = to_size(white, 10, 7)
+        assert (small.dtype, small.shape) == (dtype, (10, 7, 2))
+        assert (small == white[:10, :7]).all()
+
+
+def test_patterns_that_no_shell_has_expanded(run, tmp_path):
+    """And names with brackets that are files."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png", "c.jpg", "[d].png"):
+        photo(tmp_path / "in" / name)
+    assert run(tmp_path / "in" / "?.png", "-o", tmp_path / "out")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+    assert run(tmp_path / "in" / "[d].png", "-o", tmp_path / "d.png")[0] == 0
+    status, _, error = run(tmp_path / "in" / "*.webp", "-o", tmp_path / "out")
+    assert (status, len(error.splitlines())) == (2, 1)
+    assert "*.webp" in error
+
+
+def test_json_lists_what_is_skipped(run, tmp_path):
+    """An object a line, on standard output."""
+    good = photo(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    status, shown, error = run(good, tmp_path / "b.png", "-o", tmp_path / "out", "--json")
+    lines = [json.loads(line) for line in shown.splitlines()]
+    assert (status, error) == (1, "")
+    assert lines[0]["output"] == str(tmp_path / "out" / "a.png")
+    assert "b.png" in lines[1]["skipped"]
+
+
 # ---- upscale: where results go
 
 
