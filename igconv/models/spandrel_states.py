@@ -79,7 +79,9 @@ def _stored_conv(model: SuperResolver, scale: int) -> nn.Conv2d:
     upsampler = model.upsampler.instantiate(scale)
     if not isinstance(upsampler, nn.Sequential) or [type(part) for part in upsampler] != [nn.Conv2d, nn.PixelShuffle]:
         raise InputError(f"{type(model.upsampler).__name__} is not one convolution; {ONNX}")
-    return upsampler[0]
+    conv = upsampler[0]
+    assert isinstance(conv, nn.Conv2d)
+    return conv
 
 
 def _network(recipe: Mapping[str, Any], scale: int) -> nn.Module:

@@ -3,6 +3,8 @@
 Written from the paper; parameter names equal those of the published weights, which are Apache-2.0.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ def _ringed_maxima(x: Tensor, dim: int) -> Tensor:
     Cell i has the pixels from floor(i L / n) up to ceil((i + 1) L / n), the last one excluded.
     """
     length = x.shape[dim]
-    cells = torch.sym_max(1, length // POOLING)
+    cells: Any = torch.sym_max(1, length // POOLING)  # an integer, or one of a graph
     numbers = torch.arange(cells + 2, device=x.device) - 1
     inside = numbers.clamp(0, cells - 1)
     first, last = inside * length // cells, ((inside + 1) * length + cells - 1) // cells - 1
@@ -46,8 +48,9 @@ def variance(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, 1, 1): the unbiased variance; of one pixel, where that is 0 / 0, zero."""
     count = x.shape[-2] * x.shape[-1]
     if torch.compiler.is_compiling():  # without a choice by size, which an exported graph could not make
+        freedom: Any = torch.sym_max(1, count - 1)
         deviation = x - x.mean((-2, -1), keepdim=True)
-        return deviation.square().sum((-2, -1), keepdim=True) / torch.sym_max(1, count - 1)
+        return deviation.square().sum((-2, -1), keepdim=True) / freedom
     return x.var(dim=(-2, -1), keepdim=True) if count > 1 else torch.zeros_like(x)
 
 
