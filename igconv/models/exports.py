@@ -20,7 +20,7 @@ EXAMPLE, OTHER = (24, 40), (33, 26)  # (H, W): what a graph is made with, and an
 TOLERANCE = 1e-4  # of the range
 SUFFIXES = {"onnx": (".onnx",), "torch": (".pt2",), "spandrel": (".safetensors", ".pth")}
 INPUT, OUTPUT = "lr", "sr"  # names in the graph
-FACTS = "igconv.json"  # the facts in a .pt2, as one of its extra files
+FACTS = "facts.json"  # the facts inside a .pt2, as one of its extra files
 NOT_HERE = "{} is not installed; pip install 'igconv[export]'"
 
 

@@ -85,9 +85,9 @@ def test_a_pt2_needs_plain_torch_alone(lively, tmp_path):
     code = """
 import json, sys, torch
 sys.modules["igconv"] = None
-facts = {"igconv.json": ""}
+facts = {"facts.json": ""}
 program = torch.export.load("m.pt2", extra_files=facts).module()
-facts = json.loads(facts["igconv.json"])
+facts = json.loads(facts["facts.json"])
 assert (facts["scale"], facts["colour_order"], facts["licence"]) == ("2", "RGB", "MIT"), facts
 torch.save([program(lr) for lr in torch.load("in.pt")], "out.pt")
 """
