@@ -150,7 +150,7 @@ def upscale(
     Args:
         images: files, folders whose images are meant, or patterns such as "holiday/*.jpg".
         output: where to write: a file, whose suffix says the format, or, for several images, a folder; names are kept.
-        scale: the factor, any integer >= 1, 2 if left out; the default model was trained for 2, 3 and 4.
+        scale: the factor, an integer >= 1, 2 if left out; the default model has 2 to 8.
         width: of the result in pixels, instead of a factor: by the next integer factor, then smaller. The height
             follows unless it is given, too.
         height: the same for the height.

@@ -80,7 +80,7 @@ def upscale(
         image: path of an image (docs/images.md says which), a Pillow image, pixels as an array (H, W) or (H, W, C)
             of uint8 or uint16 with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha, or floats in [0, 1] as a
             tensor (3, H, W) or (N, 3, H, W) of RGB images.
-        scale: the factor, an integer >= 1. The default model was trained for 2, 3 and 4.
+        scale: the factor, an integer >= 1. The default model has 2 to 8.
         weights: a ``model.safetensors`` of a run, or a model; None takes the weights that come with the package.
         device: "cpu" or "cuda", for the work.
         self_ensemble: mean over the eight flips and rotations of the input: slower, and a little better.

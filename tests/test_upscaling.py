@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import json
 import os
 import subprocess
 import sys
@@ -9,14 +10,15 @@ import sys
 import numpy as np
 import pytest
 import torch
+from committed import PACKAGED_ROWS
 from PIL import Image
 
 import igconv
 from igconv import InputError, upscaling
 from igconv.data import images, memory
 from igconv.models import checkpoints, inference, state_files
-from igconv.study.runs import get_run
-from igconv.workflow import notebooks
+from igconv.study import results
+from igconv.workflow import forkserver
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +157,7 @@ def test_the_allocator_belongs_to_the_program(photo, tmp_path):
     command = "from igconv import cli; cli.main(['upscale', sys.argv[1], '-o', sys.argv[1] + '.png']); print(maps())"
     assert run_alone(library, path) == "True"
     assert run_alone(command, path) == "False"
-    assert run_alone("print(maps())", **notebooks.KERNEL) == "False"
+    assert run_alone("print(maps())", **forkserver.ENVIRONMENT) == "False"
 
 
 @pytest.mark.parametrize(
@@ -178,12 +180,13 @@ def test_bad_input_is_named(photo, model, change, scale, message):
 
 
 def test_the_default_model_comes_with_the_package():
-    """Half precision, at most 5 MB, of a run in the table with these settings."""
-    assert upscaling.DEFAULT_WEIGHTS.stat().st_size <= 5e6
+    """Half precision, at most 6 MB, of the training whose settings and record are committed."""
+    assert upscaling.DEFAULT_WEIGHTS.stat().st_size <= 6e6
     meta = checkpoints.metadata(upscaling.DEFAULT_WEIGHTS)["meta"]
-    run = get_run(meta["profile"], meta["run"])
-    assert meta["config_hash"] == run.config_hash()
-    assert run.scales == (2, 3, 4)
+    facts = json.loads(PACKAGED_ROWS.with_name("default_model_record.provenance.json").read_text())
+    assert meta["config_hash"] == facts["training"]["config_hash"]
+    assert meta["run"] == facts["training"]["run"]
+    assert upscaling.scales_of(None) == (2, 3, 4, 5, 6, 7, 8)
     kinds = {value.dtype for value in state_files.read_weights(upscaling.DEFAULT_WEIGHTS).values()}
     assert kinds == {torch.float16}
     assert {value.dtype for value in upscaling.default_model().state_dict().values()} == {torch.float32}
@@ -209,10 +212,9 @@ def test_the_default_model_beats_bicubic_on_a_photograph(scale):
 def test_the_default_model_gives_the_committed_rows(data_root, scale):
     """Those of the run it was exported from, in full precision, on Set5: PSNR within 0.002 dB, image by image."""
     from igconv.evaluation import benchmark
-    from igconv.study import results
 
     meta = checkpoints.metadata(upscaling.DEFAULT_WEIGHTS)["meta"]
-    rows = results.read_table(results.PROJECT / "results" / meta["profile"] / "rows" / f"{meta['run']}.csv")
+    rows = results.read_table(PACKAGED_ROWS)
     assert set(rows.weights_sha256) == {meta["source_sha256"]}
     committed = rows[(rows.dataset == "Set5") & (rows.scale == scale)].set_index("image").psnr_y_db
     for row in benchmark.measure(upscaling.default_model(), ["Set5"], [scale]):

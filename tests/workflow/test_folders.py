@@ -9,7 +9,7 @@ import pytest
 from igconv.study import results
 from igconv.study.runs import runs_of
 from igconv.training import identity
-from igconv.workflow import driver, notebooks
+from igconv.workflow import driver, forkserver, notebooks
 
 ODD = "do$lar qu\"o'te br{ace} {profile} `x` img[1]"
 
@@ -34,7 +34,7 @@ def test_notebooks_run_in_a_folder_of_any_name(tmp_path, monkeypatch, folder):
     nbformat.write(book, place / "in" / "a.ipynb")
     monkeypatch.chdir(place)
     monkeypatch.setenv("IGCONV_RESULTS", "out")
-    for name in notebooks.KERNEL:
+    for name in forkserver.ENVIRONMENT:
         monkeypatch.setenv(name, "")  # restored afterwards
     assert notebooks.main(["in/a.ipynb", "made/b.ipynb"]) == 0
     (output,) = nbformat.read(place / "made" / "b.ipynb", 4).cells[-1].outputs
