@@ -4,7 +4,7 @@ python benchmarks/default_model.py [--images T91 BSD200 SunHays80 FOLDER] [--out
 
 The same command resumes it. The conversion is kept beside the files of the training (results/conversion/), so that it
 is made once. Benchmark images are looked at by neither. With ``--output`` the trained weights are written there in half
-precision when all steps are done, and measured in full precision on the benchmarks:
+precision when all steps are done, and measured as they are there:
 `benchmarks/results/default_model.csv` has a row per image and scale, `default_model_record.csv` the training.
 """
 
@@ -21,7 +21,6 @@ from igconv.conversion.tuning import PROFILE, tuned, tuning_run
 from igconv.evaluation import benchmark
 from igconv.files import sha256
 from igconv.models import checkpoints
-from igconv.models.super_resolver import SuperResolver
 from igconv.study import results
 from igconv.study.run import Run
 
@@ -59,13 +58,13 @@ def main(
         checkpoints.save(model, output, torch.float16, profile=PROFILE, run=run.name, config_hash=run.config_hash(),
                          source_sha256=sha256(results.model_file(PROFILE, run.name)))  # fmt: skip
         print(f"{output}: {output.stat().st_size / 1e6:.2f} MB, sha256 {sha256(output)}")
-        write_evidence(run, model)
+        write_evidence(run, output)
 
 
-def write_evidence(run: Run, model: SuperResolver) -> None:
+def write_evidence(run: Run, file: Path) -> None:
+    model, weights_sha256 = checkpoints.load(file), sha256(file)
     facts = dict(run=run.name, encoder="smfanet_plus", upsampler=run.upsampler, variant="converted",
                  train_scales=run.train_scales, seed=run.seed, steps=run.steps)  # fmt: skip
-    weights_sha256 = sha256(results.model_file(PROFILE, run.name))
     parts = []
     for sets, scales in MEASURED:
         part = facts | dict(run=f"{run.name}-at-x{'x'.join(map(str, scales))}")

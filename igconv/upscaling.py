@@ -168,7 +168,8 @@ def check_scale(weights: Weights, scale: int) -> None:
 
 
 def scales_of(weights: Weights) -> tuple[int, ...] | None:
-    """The only scales of a file's model or of a model, None where it takes any (`limited_to`)."""
+    """The only scales of a file's model or of a model, None where it takes any (`limited_to`). None: the package's."""
+    weights = DEFAULT_WEIGHTS if weights is None else weights
     config = checkpoints.metadata(weights).get("config") if isinstance(weights, str | Path) else None
     return limited_to(getattr(weights, "config", None) or config)
 

@@ -18,6 +18,7 @@ from igconv.models.hypernetwork import HyperNetwork
 from igconv.models.super_resolver import build_model
 from igconv.study import results
 from igconv.study.runs import Run, get_run
+from igconv.workflow import forkserver
 
 # Files that take minutes. They begin, so that at the end no process works on one while the others have nothing left.
 LONG = ("test_driver.py",)
@@ -66,6 +67,13 @@ def _one_thread():
     torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_environment_of_kernels(monkeypatch):
+    """What a notebook that ran in this process has set, which would be handed on to the processes of other tests."""
+    for name in forkserver.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)

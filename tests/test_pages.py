@@ -1,6 +1,8 @@
 """The README stays short, its pictures can be seen, and the citation is a valid file."""
 
+import pandas as pd
 import yaml
+from committed import PACKAGED_ROWS
 from PIL import Image
 
 from igconv.study.results import PROJECT
@@ -25,3 +27,13 @@ def test_the_citation_names_this_and_the_paper():
     citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
     assert citation["cff-version"] == "1.2.0"
     assert citation["references"][0]["identifiers"][0]["value"] == "arXiv:2408.09674"
+
+
+def test_the_table_of_the_packaged_model_is_that_of_its_rows():
+    """Means over images, as `benchmarks/default_model.py` has measured them."""
+    rows = pd.read_csv(PACKAGED_ROWS)
+    page = (PROJECT / "docs" / "conversion.md").read_text()
+    for dataset, part in rows.groupby("dataset"):
+        means = part.groupby("scale").psnr_y_db.mean().reindex(range(2, 9))
+        cells = ["-" if mean != mean else f"{mean:.2f}" for mean in means]
+        assert f"| {dataset} | {' | '.join(cells)} |" in page

@@ -54,7 +54,7 @@ def equal_steps(runs: Iterable[Run], rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for multi in (run for run in runs if not run.is_fixed_scale and run.is_main and run.is_plain):
         fixed = [run for run in runs if _is_spconv_of(multi, run)]
-        full = [run for run in fixed if not run.variant]
+        full = [run for run in fixed if run.steps == multi.steps]
         facts = dict(model=multi.label, baseline="SPConv", seed=multi.seed, model_steps=multi.steps)
         if {scale for run in full for scale in run.scales} >= set(multi.scales):
             lines += [facts | one for one in _on_records(multi, full)]
@@ -66,7 +66,8 @@ def equal_steps(runs: Iterable[Run], rows: pd.DataFrame) -> pd.DataFrame:
 def _is_spconv_of(multi: Run, run: Run) -> bool:
     """Whether it is a fixed-scale SPConv run of the same encoder and seed, of full budget or a third of it."""
     same = (run.encoder, run.seed) == (multi.encoder, multi.seed)
-    return run.upsampler == "spconv" and run.is_fixed_scale and same and run.variant in ("", "third")
+    plain = run.upsampler == "spconv" and run.is_fixed_scale and run.is_plain and not run.frequency_weight
+    return plain and same and run.steps in (multi.steps, multi.steps // 3)
 
 
 def _line(scale, where: str, model_db: float, curve: pd.Series) -> list[dict]:

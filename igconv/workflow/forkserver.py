@@ -61,7 +61,7 @@ def serving(environment: dict[str, str], wanted: bool = True) -> Iterator[tuple[
                 listening.bind(path)
                 listening.listen(64)
                 given = (listening.fileno(), ends)
-                subprocess.Popen(
+                server = subprocess.Popen(
                     [sys.executable, "-m", "igconv.workflow.forkserver", *map(str, given)],
                     env=environment | ENVIRONMENT,
                     pass_fds=given,
@@ -70,6 +70,7 @@ def serving(environment: dict[str, str], wanted: bool = True) -> Iterator[tuple[
                 )
             os.close(ends)
             yield environment | {forked.SOCKET: path}, (holds,)
+            server.terminate()  # if there was nothing to do, it may still be at its imports
         finally:
             os.close(holds)
 
@@ -97,6 +98,7 @@ def _run(connection: socket.socket) -> int:
     status = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a server started in the background ignores it
         request = _receive(connection)
         connection.sendall(b"%d\n" % os.getpid())
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
