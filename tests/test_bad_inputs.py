@@ -79,7 +79,7 @@ OPTIONS = [
     ("upscale in.png -o x.png -s 2.5", "Error parsing -s/--scale"),
     ("upscale in.png -o x.png -s", "Missing value"),
     ("upscale in.png -o x.png -s 0", "scale must be an integer >= 1, got 0"),
-    ("upscale in.png -o x.png -s 1000000000", "2147483647 pixels a side"),
+    ("upscale in.png -o x.png -s 1000000000", "this model was made for scale"),
     ("upscale in.png -o x.png --tile -1", "tile must be an integer >= 1, got -1"),
     ("upscale in.png -o x.png --tile 8 --halo -1", "halo must be an integer >= 0, got -1"),
     ("upscale in.png -o x.png --tile 8", "give the halo yourself"),
