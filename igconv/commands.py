@@ -333,9 +333,10 @@ def info(file: Positional[Path | None] = None, json: bool = False) -> None:
     """
     from json import dumps
 
-    from igconv import upscaling
+    from igconv.models.description import describe
+    from igconv.upscaling import DEFAULT_WEIGHTS
 
-    facts = upscaling.described(file)
+    facts = describe(file or DEFAULT_WEIGHTS)
     if json:
         print(dumps(facts))
         return

@@ -24,9 +24,8 @@ from igconv.models.super_resolver import SuperResolver
 if TYPE_CHECKING:
     from PIL import Image
 
-# Half-precision weights of a run of the study; its name and where they come from are in the file (README beside it).
+# In half precision; where they come from and their licence are in the file (README beside it).
 DEFAULT_WEIGHTS = Path(__file__).parent / "pretrained" / "multi_scale.safetensors"
-DEFAULT_LICENCE = "Apache-2.0 (igconv/pretrained/LICENSE-APACHE)"
 
 ROWS = 256  # of a result, turned into integers at once
 BYTES_AT_ONCE = 4100  # of features per LR pixel that is in work: the default model at x2, measured
@@ -149,12 +148,10 @@ def upscaler(
         model = copy.deepcopy(weights or default_model())  # mode, device and memory layout of theirs stay
     else:
         model = checkpoints.load(weights)
-    limit = limited_to(getattr(model, "config", None))
     model = inference.prepare(model, device)
     if tile != 0:
         model = inference.tiled_by_size(model, halo) if tile is None else inference.tiled(model, tile, halo)
-    model = inference.self_ensemble(model) if self_ensemble else model
-    return model if limit is None else _limited(model, limit)
+    return inference.self_ensemble(model) if self_ensemble else model
 
 
 def check_scale(weights: Weights, scale: int) -> None:
@@ -164,7 +161,11 @@ def check_scale(weights: Weights, scale: int) -> None:
     """
     limit = scales_of(weights)
     if limit is not None and scale not in limit:
-        raise _not_a_scale(scale, limit)
+        wanted = " ".join(map(str, sorted({*limit, scale})))
+        raise InputError(
+            f"this model was made for scale {', '.join(map(str, limit))}, not {scale}; "
+            f"`igconv convert --scales {wanted}` makes one for more"
+        )
 
 
 def scales_of(weights: Weights) -> tuple[int, ...] | None:
@@ -174,40 +175,15 @@ def scales_of(weights: Weights) -> tuple[int, ...] | None:
     return limited_to(getattr(weights, "config", None) or config)
 
 
-def _limited(model: Callable[[Tensor, int], Tensor], scales: tuple[int, ...]) -> Callable[[Tensor, int], Tensor]:
-    def checked(lr: Tensor, scale: int) -> Tensor:
-        if scale not in scales:
-            raise _not_a_scale(scale, scales)
-        return model(lr, scale)
-
-    return checked
-
-
-def _not_a_scale(scale: int, scales: tuple[int, ...]) -> InputError:
-    of_it = ", ".join(map(str, scales))
-    wanted = " ".join(map(str, sorted({*scales, scale})))
-    return InputError(
-        f"this model was made for scale {of_it}, not {scale}; `igconv convert --scales {wanted}` makes one for more"
-    )
-
-
 @cache
 def default_model() -> SuperResolver:
     """The model that comes with the package, in eval mode; the same one at every call."""
     return checkpoints.load(DEFAULT_WEIGHTS)
 
 
-def described(weights: str | Path | None = None) -> dict:
-    """`describe` of a file, or of the model that comes with the package, whose licence is known by the file's hash."""
-    facts = describe(weights or DEFAULT_WEIGHTS)
-    if files.sha256(facts["file"]) == files.sha256(DEFAULT_WEIGHTS):
-        facts["licence"] = facts["licence"] or DEFAULT_LICENCE
-    return facts
-
-
 def exported_facts(weights: str | Path) -> dict[str, str]:
     """What goes into a file made of another: model, licence, and the sha256 of where it comes from."""
-    facts = described(weights)
+    facts = describe(weights)
     return dict(
         encoder=facts["encoder"],
         upsampler=facts["upsampler"],
@@ -262,7 +238,7 @@ def upscale_file(
         scale, size = wanted, (wanted * height, wanted * width)
     else:
         scale, size = wanted.of(height, width, scales)
-    picture_files.check_format(target, picture, scale)
+    picture_files.check_format(target, picture, size)
     large, seconds = upscale_picture(model, picture, scale, device, tile)
     if large.pixels.shape[:2] != size:
         large = Picture(to_size(large.pixels, *size), large.profile, large.kind)

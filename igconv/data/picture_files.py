@@ -67,21 +67,20 @@ def check_name(path: str | Path, quality: int | None = None) -> None:
         raise InputError(f"quality must be an integer from 1 to 100, got {quality!r}")
 
 
-def check_format(path: str | Path, picture: Picture, scale: int = 1, size: tuple[int, int] | None = None) -> None:
-    """Raises InputError if the format of a name (`check_name`) cannot hold what a picture becomes at a scale, or at a
-    size (height, width)."""
+def check_format(path: str | Path, picture: Picture, size: tuple[int, int] | None = None) -> None:
+    """Raises InputError if the format of a name (`check_name`) cannot hold a picture, made ``size`` (height, width)."""
     path = Path(path)
     suffix = path.suffix.lower()
-    height, width, channels = picture.pixels.shape
-    height, width = size or (scale * height, scale * width)
-    size = height * width * channels * picture.pixels.itemsize
+    channels = picture.pixels.shape[2]
+    height, width = size or picture.pixels.shape[:2]
+    count = height * width * channels * picture.pixels.itemsize
     if max(height, width) > MAX_SIDE[suffix]:
         raise InputError(
             f"cannot write {path}: {suffix} holds at most {MAX_SIDE[suffix]} pixels a side, this has {width}x{height}"
         )
-    if size > MAX_BYTES.get(suffix, size):
+    if count > MAX_BYTES.get(suffix, count):
         raise InputError(
-            f"cannot write {path}: {suffix} holds less than 4 GB, this has {size / 1e9:.1f} GB; choose .png"
+            f"cannot write {path}: {suffix} holds less than 4 GB, this has {count / 1e9:.1f} GB; choose .png"
         )
     if picture.pixels.dtype == np.uint16 and suffix not in SIXTEEN_BIT:
         raise InputError(f"cannot write {path}: {suffix} has no 16-bit values; choose one of {', '.join(SIXTEEN_BIT)}")

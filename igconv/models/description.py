@@ -22,6 +22,7 @@ def describe(path: str | Path) -> dict:
     if kind_of(path) != "safetensors" or "config" not in (header := checkpoints.metadata(path)):
         raise InputError(f"{path} has no igconv configuration; igconv info describes files written by igconv.save")
     config, provenance = dict(header["config"] or {}), dict(header.get("meta") or {})
+    other_scales = bool(config.get("upsampler")) and limited_to(config) is None
     with open_safetensors(path) as file:
         parts = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 (not a mapping)
         parameters = sum(math.prod(part.get_shape()) for part in parts)
@@ -37,7 +38,7 @@ def describe(path: str | Path) -> dict:
         encoder=encoder or "of the user's",
         upsampler=upsampler,
         scales=scales,
-        other_scales=upsampler in ANY_SCALE and not config.get("basis"),
+        other_scales=other_scales,
         parameters=parameters,
         precision=precision,
         options=config,
@@ -52,6 +53,6 @@ def limited_to(config: dict | None) -> tuple[int, ...] | None:
     Fixed heads exist for their scales only. The kernels of a converted model are fitted at its scales, and between them
     nothing has taught the hyper-network anything.
     """
-    if not config or (config["upsampler"] in ANY_SCALE and not config.get("basis")):
+    if not config or (config.get("upsampler") in ANY_SCALE and not config.get("basis")):
         return None
-    return tuple(sorted(config["scales"]))
+    return tuple(sorted(config.get("scales", ())))

@@ -5,6 +5,7 @@ width stay free. What was made is compared with the model at another size before
 """
 
 import io
+import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping
@@ -44,8 +45,6 @@ def to_torch(model: SuperResolver, scale: int, facts: Mapping[str, str]) -> tupl
 
     Raises InputError for an encoder that cannot be exported for all sizes.
     """
-    import json
-
     fixed = _fixed(model, scale)
     program = _program(fixed)
     difference = _compared(program.module(), fixed)

@@ -6,6 +6,7 @@ load into every program that loads weights by spandrel.
 """
 
 import io
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -16,11 +17,11 @@ from torch import Tensor, nn
 
 from igconv.errors import InputError, reason
 from igconv.models.encoders.headless import SPANDREL, Headless
+from igconv.models.exports import TOLERANCE
 from igconv.models.super_resolver import Affine, SuperResolver
 
 SCALE_OPTIONS = ("upscale", "scale", "upscaling", "upscale_factor", "upscaling_factor", "sr_rate")
 DIRECT = "pixelshuffledirect"  # the variant of the SwinIR family that ends in one convolution
-TOLERANCE = 1e-4  # of the range
 SIDES = ((32, 48), (64, 32))  # of images to compare with: multiples of windows, as padding differs at borders
 ONNX = "export it with --format onnx"
 
@@ -131,8 +132,6 @@ def _variants(conv: nn.Conv2d, post: nn.Module) -> list[tuple[Tensor, Tensor]]:
 @torch.no_grad()
 def _difference(state: Mapping[str, Tensor], fixed: nn.Module, scale: int) -> float:
     """Largest difference of what spandrel loads to the model; infinite if that has another scale."""
-    import warnings
-
     from spandrel import ModelLoader
 
     with warnings.catch_warnings(action="ignore"):
