@@ -63,18 +63,39 @@ class Panel:
     ssim_y: float | None = None
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """Along one side: the crop in the image's pixels, and the window in the crop, enlarged, in HR pixels."""
+
+    crop: slice
+    window: slice
+
+
+def _frame(length: int, place: float, view: View) -> _Frame:
+    scale = positive_integer(view.scale, "scale")
+    unit, enlarge = (scale, 1) if view.known else (1, scale)  # of the image's pixels
+    crop = min(CROP * unit, length // unit * unit)
+    start = min(max(0, round(place * length - crop / 2)), length - crop)
+    side = min(view.side * scale, crop * enlarge)
+    first = min(max(0, round((place * length - start) * enlarge - side / 2)), crop * enlarge - side)
+    return _Frame(slice(start, start + crop), slice(first, first + side))
+
+
+def _frames(image: Tensor, view: View) -> tuple[_Frame, _Frame]:
+    return _frame(image.shape[-2], view.row, view), _frame(image.shape[-1], view.column, view)
+
+
 def cropped(image: Tensor, view: View) -> tuple[Tensor, Tensor | None]:
     """(LR, HR or None) of the crop around the window, uint8 (3, H, W); HR has ``view.scale`` times LR's sides."""
-    scale = positive_integer(view.scale, "scale")
-    side = CROP * scale if view.known else CROP
-    sides, starts = [], []
-    for length, place in zip(image.shape[-2:], (view.row, view.column), strict=True):
-        part = min(side, length // scale * scale if view.known else length)
-        sides.append(part)
-        starts.append(min(max(0, round(place * length - part / 2)), length - part))
-    (height, width), (top, left) = sides, starts
-    crop = image[:, top : top + height, left : left + width]
-    return (resize.downsample(crop, scale), crop) if view.known else (crop, None)
+    rows, columns = _frames(image, view)
+    crop = image[:, rows.crop, columns.crop]
+    return (resize.downsample(crop, view.scale), crop) if view.known else (crop, None)
+
+
+def _window(pixels: Tensor, image: Tensor, view: View) -> Tensor:
+    """The window's pixels out of an enlarged crop (..., H, W) of an image."""
+    rows, columns = _frames(image, view)
+    return pixels[..., rows.window, columns.window]
 
 
 def panels(models: Mapping[str, SuperResolver], image: Tensor, view: View) -> list[Panel]:
@@ -93,12 +114,12 @@ def panels(models: Mapping[str, SuperResolver], image: Tensor, view: View) -> li
                 shown.append((name, inference.upscale(model, lr, view.scale)[0]))
     if hr is not None:
         shown.append(("HR", to_float(hr)))
-    found = []
+    found, of_hr = [], None if hr is None else _window(hr, image, view)
     for title, picture in shown:
         pixels = to_bytes(picture)
         measured = hr is not None and title not in ("LR", "HR")
         psnr, ssim = (psnr_y(pixels, hr, view.scale), ssim_y(pixels, hr, view.scale)) if measured else (None, None)
-        found.append(Panel(title, _drawn(pixels, hr, view, image.shape[-2:]), psnr, ssim))
+        found.append(Panel(title, _drawn(_window(pixels, image, view), of_hr, view.show), psnr, ssim))
     return found
 
 
@@ -108,28 +129,17 @@ def serves(model: SuperResolver, scale: int) -> bool:
     return scales is None or scale in scales
 
 
-def _drawn(pixels: Tensor, hr: Tensor | None, view: View, whole: torch.Size) -> Tensor:
-    window = _window(pixels, view, whole)
-    if view.show == "image" or (view.show == "error" and hr is None):
+def _drawn(window: Tensor, of_hr: Tensor | None, show: str) -> Tensor:
+    """A window uint8 (3, h, w) as it is, its error beside HR's, or its spectrum, (h, w)."""
+    if show == "image" or (show == "error" and of_hr is None):
         return window
     y = torch.from_numpy(luma(window)).double()
-    if view.show == "error":
-        assert hr is not None
-        return (y - torch.from_numpy(luma(_window(hr, view, whole)))).abs().float()
+    if show == "error":
+        assert of_hr is not None
+        return (y - torch.from_numpy(luma(of_hr))).abs().float()
     weight = torch.hann_window(y.shape[0], False)[:, None] * torch.hann_window(y.shape[1], False)
     power = torch.fft.fftshift(torch.fft.fft2((y - y.mean()) * weight).abs().square())
     return (power + 1e-3).log10().float()
-
-
-def _window(pixels: Tensor, view: View, whole: torch.Size) -> Tensor:
-    """The window's pixels out of an enlarged crop (3, H, W)."""
-    side = view.side * view.scale
-    starts = []
-    for length, place, of in zip(pixels.shape[-2:], (view.row, view.column), whole, strict=True):
-        full = of if view.known else of * view.scale  # of the image in HR pixels, in which the crop lies
-        first = min(max(0, round(place * full - length / 2)), max(0, full - length))
-        starts.append(min(max(0, round(place * full - first - side / 2)), max(0, length - side)))
-    return pixels[:, starts[0] : starts[0] + side, starts[1] : starts[1] + side]
 
 
 class _Bilinear(nn.Module):
@@ -172,6 +182,5 @@ def offsets(model: SuperResolver, image: Tensor, view: View) -> tuple[Tensor, Te
     shift = F.pixel_shuffle(0.5 * offset * scope.sigmoid(), view.scale)[0]
     shift = shift[:, : lr.shape[1] * view.scale, : lr.shape[2] * view.scale]
     shift = torch.stack([part.mean(0) for part in shift.chunk(2)])
-    whole = image.shape[-2:]
     small = F.interpolate(lr[None].float(), scale_factor=view.scale, mode="nearest")[0].to(torch.uint8)
-    return _window(small, view, whole), _window(shift, view, whole)
+    return _window(small, image, view), _window(shift, image, view)
