@@ -1,8 +1,10 @@
 """The committed results belong to the table of runs as it is now, and hang together."""
 
 import json
+import re
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -67,6 +69,16 @@ def test_weights_of_block_a_are_there_and_forty_megabytes_are_enough():
     assert sum(path.stat().st_size for path in EXPORTED) <= 40e6
 
 
+@pytest.mark.parametrize("path", sorted(COMMITTED.glob("*/notebooks/*.ipynb")), ids=lambda p: f"{p.parts[-3]}-{p.stem}")
+def test_executed_notebooks_ran_to_their_end_and_name_no_place(path):
+    book = nbformat.read(path, 4)
+    cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count is not None for cell in cells)
+    assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
+    noted = book.metadata.papermill
+    assert (noted.output_path, Path(noted.input_path).name) == (path.name, noted.input_path)
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/findings.md"])
 def test_pages_have_the_claims_as_they_were_written(page):
     written = (COMMITTED / "cpu" / "tables" / "claims_per_scale.md").read_text().strip()
@@ -78,6 +90,9 @@ def test_findings_and_what_would_change_them_follow_from_committed_files(monkeyp
     monkeypatch.setenv("IGCONV_RESULTS", str(COMMITTED))
     page = (results.PROJECT / "docs" / "findings.md").read_text()
     assert summary.findings("cpu").strip() in page
+    costs = summary.findings("cpu").splitlines()[-1]
+    readme = (results.PROJECT / "README.md").read_text()
+    assert all(number in readme for number in re.findall(r"[\d.]+ \([\d.]+ to [\d.]+\)", costs))
     assert len(summary.added("cpu").splitlines()) >= 5
     assert summary.added("cpu").strip() in page
     for row in noise.measured().itertuples():

@@ -16,6 +16,11 @@ def mean_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float, floa
     return float(values.mean()), float(low), float(high)
 
 
+def standard_error(low, high):
+    """That of a mean whose 95 % interval is [low, high], as of a normal distribution."""
+    return (high - low) / (2 * 1.96)
+
+
 def crossed_interval(pairs: pd.DataFrame, column: str, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
     """(mean, low, high) of a paired difference: 95 % percentile bootstrap interval over images and seeds.
 

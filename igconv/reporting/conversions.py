@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from igconv.analysis.converted import FITTED
+from igconv.evaluation.statistics import standard_error
 from igconv.reporting.verdicts import decided, line, measured
 
 
@@ -21,7 +22,7 @@ def one_function(quality: pd.DataFrame) -> list[dict]:
         largest = of_family[of_family.encoder_scale == of_family.encoder_scale.max()]
         for scale, part in largest.groupby("scale"):
             sets = len(part)
-            error = math.sqrt((((part.high_db - part.low_db) / (2 * 1.96)) ** 2).sum()) / sets
+            error = math.sqrt((standard_error(part.low_db, part.high_db) ** 2).sum()) / sets
             measure = (
                 f"PSNR-Y of IGConv minus the SPConvs it was fitted to, encoder of x{part.encoder_scale.iloc[0]}, mean "
                 f"over {sets} set{'s' * (sets > 1)}, {part.images.sum()} images; no training"

@@ -2,7 +2,12 @@
 
 import pandas as pd
 
+from igconv.analysis.alignment import with_ceiling
+from igconv.analysis.correlation import adjusted
+from igconv.analysis.encoders import depth_correlations
+from igconv.analysis.feature_maps import PIXELS, TRAINED, UNTRAINED
 from igconv.evaluation import noise
+from igconv.evaluation.statistics import standard_error
 from igconv.reporting.verdicts import (
     KEPT,
     OURS,
@@ -72,8 +77,6 @@ def deeper(cka: pd.DataFrame) -> list[dict]:
     stages of one encoder are few and depend on each other, so there is no interval. "reproduced" when it is positive
     for every pair, "differs" when for none, else "partly".
     """
-    from igconv.analysis.encoders import depth_correlations
-
     claim, lines = "More alike in deeper layers", []
     known = cka[cka.comparison == "across scales"] if len(cka) else cka
     known = known[known.index_a == known.index_b] if len(known) else known
@@ -136,7 +139,7 @@ def _lost(lines: list[dict]) -> list[dict]:
 
 def _error(row, scale: int, trainings: int) -> tuple[float, float]:
     """(standard error, degrees) of a difference whose interval is over images alone, with the noise of trainings."""
-    images = (row.high_db - row.low_db) / (2 * 1.96)
+    images = standard_error(row.low_db, row.high_db)
     sd, degrees = noise.at(noise.measured(), scale)
     return noise.combined([(images**2, max(row.images - 1, 1)), (trainings * sd**2, degrees)])
 
@@ -161,8 +164,6 @@ def correlation(table: pd.DataFrame) -> list[dict]:
     separate = table[table.comparison == "across scales"] if len(table) else table
     if separate.empty:
         return [line(claim, "", "correlation", "needs fixed-scale models")]
-    from igconv.analysis.correlation import adjusted
-
     separate = separate if "p_holm" in separate else adjusted(separate)
     lines, pair = [], ["model_a", "model_b", "scale_a", "scale_b"]
     for (constant, statistic), part in separate.groupby(["constant", "statistic"], sort=False):
@@ -204,8 +205,6 @@ def aligned(alignment: pd.DataFrame) -> list[dict]:
     "reproduced" when all scales are, "partly" when some are, "differs" when none is. The measure names the ceiling,
     what the best kernel of x2's four functions would have.
     """
-    from igconv.analysis.alignment import with_ceiling
-
     claim, lines = "The SPConv of another scale resembles x2's, channels aligned", []
     own = with_ceiling(alignment) if len(alignment) else alignment
     own = own[(own.alignment == "fitted") & (own.compared == "output")] if len(own) else own
@@ -240,8 +239,8 @@ def explained(maps: pd.DataFrame) -> list[dict]:
     claim, lines = "Features of another scale's encoder explain x2's, beyond the image", []
     for family, part in maps.groupby("family", sort=False) if len(maps) else ():
         wide = part.pivot_table(index="scale_b", columns="predictor", values=["explained", "beyond_7x7"])
-        beyond, share = wide["beyond_7x7"], wide["explained"]
-        trained, untrained = beyond["the other encoder"], beyond["untrained encoder"]
+        beyond, share = wide["beyond_7x7"], wide["explained"].mean()
+        trained, untrained = beyond[TRAINED], beyond[UNTRAINED]
         above = int((trained > untrained).sum())
         lines.append(
             line(
@@ -249,8 +248,8 @@ def explained(maps: pd.DataFrame) -> list[dict]:
                 family,
                 "share",
                 f"of the variance that 7 x 7 pixels leave; mean and range over scales. Explained without regard to "
-                f"them: {share['the other encoder'].mean():.2f}, by an untrained encoder's features "
-                f"{share['untrained encoder'].mean():.2f}, by 3 x 3 pixels {share['3 x 3 pixels'].mean():.2f}",
+                f"them: {share[TRAINED]:.2f}, by an untrained encoder's features {share[UNTRAINED]:.2f}, by "
+                f"{PIXELS[0]} {share[PIXELS[0]]:.2f}",
                 scale_names(part.scale_b),
                 trained.mean(),
                 trained.min(),

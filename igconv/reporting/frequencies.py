@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from igconv.analysis.nyquist import ABOVE, BELOW, differences
 from igconv.evaluation import noise
 from igconv.reporting.verdicts import INFERRED, line, scale_names, seed_count
 from igconv.study.comparisons import one_ingredient_apart
@@ -51,8 +52,6 @@ def frequency_loss(bands: pd.DataFrame, runs: dict[str, Run]) -> list[dict]:
 
     High is above the Nyquist frequency of the LR image, 0.5 / scale cycles per HR pixel (`igconv.analysis.nyquist`).
     """
-    from igconv.analysis.nyquist import ABOVE, BELOW, differences
-
     claim, lines = "The frequency loss lowers the error above the LR image's Nyquist frequency", []
     known = set(bands.run) if len(bands) else set()
     for one in one_ingredient_apart(run for run in runs.values() if run.name in known):

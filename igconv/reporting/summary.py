@@ -5,7 +5,7 @@ printed, which tests/test_evidence.py holds. Pure functions on data frames but f
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import pandas as pd
@@ -14,6 +14,8 @@ from igconv.errors import InputError
 from igconv.evaluation import noise
 from igconv.reporting.tables import EQUAL_STEPS, EQUAL_TOTAL
 from igconv.study import results
+from igconv.study.run import Run
+from igconv.study.runs import runs_of
 
 
 def sentences(claims: pd.DataFrame) -> list[str]:
@@ -135,30 +137,39 @@ class _Lines:
         return f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f})"
 
 
-def changes(measured: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+def changes(measured: pd.DataFrame, costs: pd.DataFrame, runs: Iterable[Run]) -> pd.DataFrame:
     """What would change the verdicts: which run, on what hardware, how many hours.
 
     Args:
         measured: `igconv.evaluation.noise.measured`.
-        runs: ``tables/runs.csv`` of the profile `cpu`; hours are those of its trainings.
+        costs: ``tables/runs.csv`` of the profile `cpu`; hours are those of its trainings.
+        runs: of that profile.
     """
-    by_run = runs.set_index("run").seconds / 3600
-    kinds = ["edsr_tiny-spconv-x", "edsr_tiny-igconv-s", "edsr_tiny-igconv+-s", "edsr_tiny-spconv-heads-",
-             "edsr_tiny-igconv-fft-", "edsr_tiny-spconv-fft-x", "edsr_tiny-igconv+-no_igsample-"]  # fmt: skip
-    once = by_run[[name for name in by_run.index if name.startswith(tuple(kinds))]].sum()
-    longer = kinds[1:4]
-    eight = 8 * by_run[[n for n in by_run.index if n.startswith(tuple(longer)) or n == "edsr_tiny-spconv-x3-s0"]].sum()
+    hours = (costs.set_index("run").seconds / 3600).to_dict()
+    first = next(iter(runs := list(runs)))
+    own = [run for run in runs if run.encoder == first.encoder and run.steps == first.steps and run.is_plain]
+
+    def of(*kinds: list[Run]) -> float:
+        return sum(hours[run.name] for kind in kinds for run in kind)
+
+    spconv = [run for run in own if run.upsampler == "spconv"]  # with and without the loss, and three heads
+    igconv = [run for run in own if run.upsampler == "igconv" and not (run.dihedral or run.igsample)]
+    plus = [run for run in own if run.dihedral and run.frequency_weight]  # and without IGSample
+    full = [run for run in plus if run.igsample]
+    longer = [run for run in spconv if not run.frequency_weight and (not run.is_fixed_scale or run.scales == (3,))]
+    without_loss = [run for run in igconv if not run.frequency_weight]
+    spconv_plus = [run for run in own if run.upsampler == "spconv+"]
+    once, eight = of(spconv, igconv, plus), 8 * of(longer, without_loss, full)
     spread = measured.set_index("scale")
     wanted = {f"x{scale}": noise.seeds_for_equality(sd) for scale, sd in spread.sd_db.items()}
     equal = ", ".join(f"{count} seeds at {scale}" for scale, count in wanted.items())
-    main = by_run[[name for name in by_run.index if name.startswith(("edsr_tiny-spconv+-x", "edsr_tiny-igconv+-s"))]]
     lines = [
         ("What is undecided for the noise of trainings: intervals of five seeds instead of borrowed ones",
          "four more seeds of SPConv, IGConv, IGConv+, three heads, both with the frequency loss, and IGConv+ without "
          "IGSample", "2 CPU cores", 4 * once),
         (f"Whether IGConv+ equals SPConv+ within {noise.EQUAL_DB} dB: {equal}",
          f"{max(wanted.values()) - 1} more seeds of IGConv+ and SPConv+", "2 CPU cores",
-         (max(wanted.values()) - 1) * main.sum()),
+         (max(wanted.values()) - 1) * of(spconv_plus, full)),
         ("Whether IGConv's gap is one of convergence or of capacity",
          "two seeds at 16,000 steps of SPConv x3, IGConv, IGConv+ and three heads", "2 CPU cores", 2 * eight),
         ("Whether anything differs from the paper: its budget was not run",
@@ -184,8 +195,8 @@ def added(profile: str) -> str:
 
 def wanted(profile: str) -> str:
     """`changes` in Markdown."""
-    runs = results.read_table(results.root(profile) / "tables" / "runs.csv")
-    return changes(noise.measured(), runs).to_markdown(index=False) + "\n"
+    costs = results.read_table(results.root(profile) / "tables" / "runs.csv")
+    return changes(noise.measured(), costs, runs_of(profile).values()).to_markdown(index=False) + "\n"
 
 
 def main(profile: str) -> None:

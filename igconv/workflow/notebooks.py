@@ -92,14 +92,21 @@ def execute(notebook: Path, output: Path, given: dict[str, str]) -> None:
     except papermill.PapermillExecutionError as error:
         why = reason(f"{error.ename}: {error.evalue}", limit=None)
         raise RuntimeError(f"{notebook.name} failed in cell {error.cell_index}: {why}; see {output}") from None
-    # papermill notes absolute paths; an executed copy is committed and moved.
-    done.metadata.papermill.update(input_path=notebook.name, output_path=output.name)
-    nbformat.write(done, output)
+    finally:
+        _name_files_alone(output, notebook.name)
     for index, cell in enumerate(done.cells):
         if cell.cell_type != "code":
             continue
         if cell.execution_count is None or any(o.output_type == "error" for o in cell.outputs):
             raise RuntimeError(f"{notebook.name} stopped early at cell {index}; see {output}")
+
+
+def _name_files_alone(copy: Path, source: str) -> None:
+    """papermill notes absolute paths; an executed copy, also a failed one, is committed and moved."""
+    if copy.is_file():
+        book = nbformat.read(copy, 4)
+        book.metadata.papermill.update(input_path=source, output_path=copy.name)
+        nbformat.write(book, copy)
 
 
 def _literal(path: Path) -> str:

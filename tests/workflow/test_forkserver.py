@@ -151,9 +151,17 @@ def test_the_server_ends_when_nobody_holds_it():
     assert process.wait(timeout=300) == 0
 
 
-def test_it_forks_from_one_thread():
-    """A lock that another thread holds at the fork stays locked in the child for ever."""
-    code = f"import importlib, threading; [importlib.import_module(n) for n in {forkserver.IMPORTS}]; " \
-        "print([t.name for t in threading.enumerate()])"  # fmt: skip
+def test_it_forks_from_one_thread_and_has_not_touched_a_gpu():
+    """A lock that another thread holds at the fork stays locked in the child for ever, and no fork survives CUDA."""
+    code = f"""
+import importlib, threading, torch
+asked = []
+for name in ("_lazy_init", "is_available", "device_count", "get_device_properties"):
+    setattr(torch.cuda, name, lambda *_, name=name: asked.append(name) or 0)
+torch._C._cuda_getDeviceCount = lambda: asked.append("getDeviceCount") or 0
+for module in {forkserver.IMPORTS}:
+    importlib.import_module(module)
+print([thread.name for thread in threading.enumerate()], asked)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
-    assert done.stdout == "['MainThread']\n", done.stderr
+    assert done.stdout == "['MainThread'] []\n", done.stdout + done.stderr

@@ -110,6 +110,7 @@ def test_a_failing_cell_fails_and_keeps_the_copy(tmp_path, capfd, source, messag
     assert len(failed) == 1
     assert message in failed[0]
     assert output.is_file()
+    assert str(tmp_path) not in json.dumps(nbformat.read(output, 4).metadata.papermill)  # people pass such copies on
 
 
 def test_two_parameter_cells_are_an_error(tmp_path):
