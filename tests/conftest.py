@@ -12,6 +12,7 @@ import trainings
 from file_server import serving
 from PIL import Image
 
+import igconv
 from igconv.data import datasets
 from igconv.models import state_files
 from igconv.models.hypernetwork import HyperNetwork
@@ -110,6 +111,15 @@ def tiny_model(enliven):
         return enliven(build_model("edsr", upsampler, scales=scales, channels=6, blocks=1, **options))
 
     return make
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file of a small model with IGConv+."""
+    path = tmp_path / "model.safetensors"
+    model = igconv.build_model("edsr_tiny", "igconv+", scales=(2, 3), hidden_dim=8, num_layers=1, channels=4, blocks=1)
+    igconv.save(model, path)
+    return path
 
 
 @pytest.fixture
