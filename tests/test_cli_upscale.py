@@ -75,6 +75,15 @@ def test_a_size_is_covered_by_a_factor_and_then_made(run, tmp_path, words, size,
         assert np.abs(np.asarray(made) - expected).mean() < 0.5  # Pillow also clips between its two passes
 
 
+def test_a_format_has_to_hold_the_size_and_not_what_is_made_on_the_way(run, tmp_path):
+    """By x2 it is 16,400 pixels wide, which is more than WebP has."""
+    source = photo(tmp_path / "in.png", size=(8200, 4))
+    assert run(source, "-o", tmp_path / "out.webp", "--width", 16000)[0] == 0
+    with Image.open(tmp_path / "out.webp") as made:
+        assert made.size == (16000, 8)
+    assert "at most 16383 pixels" in run(source, "-o", tmp_path / "more.webp", "--width", 16390)[2]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
