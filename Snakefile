@@ -95,7 +95,9 @@ rule evaluate:
 
 rule similarity:
     input: weights(RUNS), notebook=notebook("03_encoder_similarity")
-    output: [f"analysis/similarity/{name}.csv" for name in ("cka", "functional", "functional_images")]
+    output:
+        [f"analysis/similarity/{name}.csv" for name in
+         ("cka", "linear_parts", "functional", "functional_images", "encoder_and_head")],
     log: notebook=executed("03_encoder_similarity")
     params: settings=SETTINGS
     shell: EXECUTE
@@ -104,13 +106,14 @@ rule correlation:
     input: weights(RUNS), notebook=notebook("04_spconv_correlation")
     output:
         [f"analysis/correlation/{name}.csv" for name in
-         ("correlation", "alignment", "alignment_psnr", "alignment_images", "continuity", "patterns")],
+         ("correlation", "maps", "alignment", "alignment_psnr", "alignment_images", "continuity", "patterns")],
     log: notebook=executed("04_spconv_correlation")
     params: settings=SETTINGS
     shell: EXECUTE
 
 rule spectrum:
     input: weights(RUNS), notebook=notebook("05_spectral_bias")
+    # The others need runs of certain kinds.
     output: "analysis/spectrum/bands.csv"
     log: notebook=executed("05_spectral_bias")
     params: settings=SETTINGS
@@ -138,7 +141,7 @@ rule unseen:
 rule initialisation:
     # After the evaluation as a whole, which touches the rows that it has checked.
     input: weights(RUNS), rules.data.output, rows(RUNS), rules.evaluate.output, notebook=notebook("08_initialisation")
-    output: [f"analysis/initialisation/{name}.csv" for name in ("start", "curves", "difference")]
+    output: [f"analysis/initialisation/{name}.csv" for name in ("start", "curves", "difference", "rates")]
     log: notebook=executed("08_initialisation")
     params: settings=SETTINGS
     shell: EXECUTE
@@ -156,7 +159,10 @@ rule tables:
         rules.spectrum.output, rules.efficiency.output, rules.unseen.output, rules.initialisation.output,
         rules.conversion.output,
         notebook=notebook("10_tables")
-    output: "tables/main.csv", "tables/claims.csv", "tables/claims_per_scale.csv"
+    output:
+        [f"tables/{name}.csv" for name in
+         ("main", "paper", "alternatives", "fixed_vs_multi", "equal_steps", "effects", "runs", "budget", "claims",
+          "claims_per_scale")],
     log: notebook=executed("10_tables")
     shell: EXECUTE
 

@@ -27,7 +27,7 @@ def kinds(base: Run) -> dict[str, Run]:
     return {AUTHORS: replace(base, initialisation="authors"), LIKE_SPCONV: replace(base, initialisation="spconv")}
 
 
-def tried(base: Run, steps: int, factors: Sequence[float] = FACTORS, accelerator: str = "cpu") -> pd.DataFrame:
+def tried(base: Run, steps: int, factors: Sequence[float] = FACTORS, accelerator: str = "auto") -> pd.DataFrame:
     """`COLUMNS`: loss and PSNR-Y on the validation crops (mean over scales) at the end of every short training.
 
     The weights are the last ones, not their average, whose memory is as long as these trainings. Nothing is left in the
@@ -72,6 +72,8 @@ def at_best(table: pd.DataFrame) -> pd.DataFrame:
 
 def conclusion(table: pd.DataFrame) -> str:
     """What `tried` says: each start at its best rate, and their difference there and at the study's."""
+    if table.empty:
+        return "Starts at each one's best rate: not run."
     best = at_best(table)
     lines = [
         f"{row.start}: {row.psnr_y_db:.2f} dB at its best rate, {row.learning_rate:g}"

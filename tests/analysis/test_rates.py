@@ -39,3 +39,7 @@ def test_short_trainings_leave_nothing_behind(tiny_run, results_root):
     assert found.psnr_y_db.nunique() == 4
     assert os.environ["IGCONV_RESULTS"] == str(results_root)
     assert not results.root(base.profile).exists()
+
+
+def test_without_trainings_there_is_nothing_to_say():
+    assert rates.conclusion(pd.DataFrame(columns=list(rates.COLUMNS))).endswith("not run.")
