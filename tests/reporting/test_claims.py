@@ -379,3 +379,12 @@ def test_missing_tables_are_not_run_and_damaged_ones_are_named(results_root):
     path.write_text("")
     with pytest.raises(InputError, match=r"effects\.csv"):
         claims.read("smoke")
+
+
+def test_the_figure_has_a_row_for_every_verdict():
+    """Of the committed table, whatever the units."""
+    table = results.read_table(results.PROJECT / "results" / "cpu" / "tables" / "claims.csv").fillna({"about": "", "scale": ""})
+    judged = table[~table.verdict.isin(["not run", "fact"])]
+    drawn = [label.get_text() for axis in figures.claims(table).axes for label in axis.get_yticklabels()]
+    assert len(drawn) == len(judged)
+    assert {text.split(" · ")[0] for text in drawn} == set(judged.claim)

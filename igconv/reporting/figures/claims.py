@@ -14,12 +14,7 @@ VERDICT_STYLE = {
     "not worse": (SKY, "^"), "partly": (SKY, "s"), "undecided": (GREY, "D"), "partly worse": (ORANGE, "s"),
     "behind": (RED, "v"), "not seen": (RED, "P"), "differs": (RED, "X"),
 }  # fmt: skip
-AXES = {
-    "dB": "dB (linear to 0.1, logarithmic beyond)",
-    "ratio": "ratio (logarithmic)",
-    "CKA": "CKA",
-    "correlation": "correlation",
-}
+AXES = {"dB": "dB (linear to 0.1, logarithmic beyond)", "ratio": "ratio (logarithmic)"}  # others by their unit
 ROW_HEIGHT = 0.19  # inches
 
 
@@ -33,7 +28,7 @@ def claims(table: pd.DataFrame) -> Figure:
     known = table[~table.verdict.isin(["not run", "fact"])]
     if known.empty:
         raise InputError("nothing to draw: no claim of the table was run")
-    units = [unit for unit in AXES if (known.unit == unit).any()]
+    units = list(dict.fromkeys(known.unit))
     heights = [(known.unit == unit).sum() + 2.2 for unit in units]
     missing = table[table.verdict == "not run"]
     figure, axes = subplots(len(units), 1, 7.6, 1, height_ratios=heights)
@@ -58,7 +53,7 @@ def _panel(axis, part: pd.DataFrame, unit: str) -> None:
         axis.errorbar(row.value, place, xerr=interval, fmt=marker, ms=4.5, capsize=2, lw=1.2, color=colour)
     names = [" · ".join(filter(None, (row.claim, row.about, row.scale))) for row in part.itertuples()]
     axis.set_yticks(range(len(part)), names, fontsize=7)
-    axis.set(ylim=(len(part) - 0.4, -0.6), xlabel=AXES[unit])
+    axis.set(ylim=(len(part) - 0.4, -0.6), xlabel=AXES.get(unit, unit))
     if unit == "ratio":
         axis.set_xscale("log")
         low, high = axis.get_xlim()
