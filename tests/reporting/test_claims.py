@@ -383,7 +383,8 @@ def test_missing_tables_are_not_run_and_damaged_ones_are_named(results_root):
 
 def test_the_figure_has_a_row_for_every_verdict():
     """Of the committed table, whatever the units."""
-    table = results.read_table(results.PROJECT / "results" / "cpu" / "tables" / "claims.csv").fillna({"about": "", "scale": ""})
+    path = results.PROJECT / "results" / "cpu" / "tables" / "claims.csv"
+    table = results.read_table(path).fillna({"about": "", "scale": ""})
     judged = table[~table.verdict.isin(["not run", "fact"])]
     drawn = [label.get_text() for axis in figures.claims(table).axes for label in axis.get_yticklabels()]
     assert len(drawn) == len(judged)
