@@ -33,11 +33,14 @@ def main(words):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """(environment of those who ask, folder) of a server that finds the module ``step``."""
+    """(environment of those who ask, folder) of a server that finds the module ``step``; it ignores SIGINT, as it
+    would where a study is started in the background."""
     folder = tmp_path_factory.mktemp("server")
     (folder / "step.py").write_text(STEP)
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    here = signal.signal(signal.SIGINT, signal.SIG_IGN)
     with forkserver.serving(os.environ | {"PYTHONPATH": path, "GONE": "with the server's environment"}) as (asking, _):
+        signal.signal(signal.SIGINT, here)
         asking.pop("GONE")
         yield asking | {"GIVEN": "value"}, folder
 
