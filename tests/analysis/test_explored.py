@@ -54,6 +54,16 @@ def test_the_window_is_where_the_sliders_are(models, photograph, column, row, si
     assert any(torch.equal(window, part) for part in near)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_the_crop_is_around_the_place(photograph, known):
+    """So that what a model sees beyond the window is the same on all sides, except at the image's edges."""
+    image, view = photograph(700, 700), View(scale=2, side=12, column=0.5, row=0.4, known=known)
+    side = explored.CROP * (2 if known else 1)
+    lr, hr = explored.cropped(image, view)
+    top, left = round(0.4 * 700 - side / 2), round(0.5 * 700 - side / 2)
+    assert torch.equal(hr if known else lr, image[:, top : top + side, left : left + side])
+
+
 def test_without_hr_nothing_is_measured(models, photograph):
     found = explored.panels(models, photograph(40, 50), View(scale=2, known=False, side=20))
     assert [panel.title for panel in found] == ["LR", "bicubic", "IGConv+", "SPConv x2"]
