@@ -1,4 +1,4 @@
-"""Write benchmarks/results/README.md: the targets of the training issue with what the CSV files beside it say.
+"""Write benchmarks/results/README.md: targets of speed with what the CSV files beside it say.
 
 python benchmarks/summary.py
 """
@@ -35,6 +35,7 @@ X4 = dict(scales="x4", encoder="edsr_baseline", micro_batch=4, lr_patch=48, prec
 BANK = dict(form="igconv", width=64)
 BOTH = dict(what="forward + backward")
 TRAINED = dict(encoder="edsr_baseline", processes=1, batch=4, lr_patch=48, precision="bf16-mixed", graphs=True)
+LARGE = dict(input="2000x1500", scale=2)
 TARGETS = (
     Target("step at x4, IGConv / SPConv", "step", X4 | dict(case="IGConv"), "ratio", 1.45),
     Target("the same by FLOPs", "step", X4 | dict(case="IGConv"), "flop_ratio", None),
@@ -55,6 +56,11 @@ TARGETS = (
            True),
     Target("training, IGConv+, share of the time waiting for data", "processes", TRAINED | dict(upsampler="igconv+"),
            "data_wait_share", 0.03, on_gpu=True),
+    Target("./run_all.sh after installation, s", "study-sample", dict(step="whole"), "seconds", 360),
+    Target("igconv upscale, 2000x1500 px to x2, s", "upscale", LARGE, "seconds", 40),
+    Target("the same, peak MiB", "upscale", LARGE, "peak_mib", 1600),
+    Target("igconv upscale, 300x300 px to x2, s", "upscale", dict(input="300x300", scale=2), "seconds", 4.5),
+    Target("igconv --help, s", "upscale", dict(input="--help", scale=2), "seconds", 0.5),
 )  # fmt: skip
 
 
@@ -112,6 +118,10 @@ SHOWN: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
     "patches": ("Patches", lambda t: t[["case", "patches_per_s", "ratio"]]),
     "processes": ("Trainer over processes", lambda t: t[["upsampler", "processes", "step_ms", "ratio", "steps_per_s",
                                                          "data_wait_share"]]),
+    "upscale": ("igconv upscale, the whole command", lambda t: t[["input", "scale", "seconds", "cpu_seconds",
+                                                                  "peak_mib"]]),
+    "study-sample": ("./run_all.sh, the longest steps", lambda t: t.nlargest(16, "seconds")[["step", "start_s",
+                                                                                             "seconds"]]),
     "inference": ("Whole images", lambda t: t[["encoder", "lr_width_px", "lr_height_px", "case", "ms", "ratio"]]),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from igconv import InputError
 from igconv.models.hypernetwork import HyperNetwork
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -165,3 +166,33 @@ def test_a_conversion_is_measured(quick):
     assert counts["IGConv"] == counts["bicubic"] == 2
     assert counts["as published"] == 1
     assert (table.seconds > 0).all()
+
+
+def test_the_command_is_measured_as_a_whole(quick):
+    """A size and the help; importing PyTorch takes memory, the help does without."""
+    table = quick("upscale").set_index("input")
+    assert list(table.index) == ["--help", "24x16"]
+    assert (table.seconds > 0).all()
+    assert table.peak_mib["24x16"] > 2 * table.peak_mib["--help"]
+
+
+def test_steps_of_a_study_are_read_from_snakemakes_records(script, tmp_path, monkeypatch):
+    """By notebook where a step is one, else by rule; a step with two outputs is one step; the whole is from the first
+    start to the last end."""
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path))
+    study = script("study")
+    with pytest.raises(InputError, match="no record of Snakemake"):
+        study.main("smoke", out=tmp_path)
+    folder = tmp_path / "smoke" / ".snakemake" / "metadata"
+    folder.mkdir(parents=True)
+    records = [("train_0", ["notebooks/01_train-a.ipynb"], 10, 30), ("train_1", ["notebooks/01_train-b.ipynb"], 12, 25),
+               ("train_0", ["notebooks/01_train-a.ipynb"], 10, 30), ("report", [], 31, 33)]  # fmt: skip
+    for number, (rule, log, start, end) in enumerate(records):
+        entry = dict(rule=rule, log=log, starttime=float(start), endtime=float(end))
+        (folder / str(number)).write_text(json.dumps(entry))
+    study.main("smoke", "twice", out=tmp_path)
+    (path,) = tmp_path.glob("study-smoke-twice-*.csv")
+    table = pd.read_csv(path)
+    assert table[["step", "start_s", "seconds"]].values.tolist() == [
+        ["01_train-a", 0, 20], ["01_train-b", 2, 13], ["report", 21, 2], ["whole", 0, 23],
+    ]  # fmt: skip
