@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from igconv.reporting import conversions, findings, frequencies
-from igconv.reporting.tables import EQUAL_STEPS, ablation, final_forms, of_main, over_sets
+from igconv.reporting.tables import EQUAL_STEPS, ablation, final_forms, of_main, over_sets, published
 from igconv.reporting.verdicts import (
     COLUMNS,
     FIGURE_TOLERANCE,
@@ -249,6 +249,10 @@ CLAIMS: dict[str, tuple[Callable[..., list[dict]], str]] = {
     "aligned": (findings.aligned, "analysis/correlation/alignment"),
     "explained": (findings.explained, "analysis/correlation/maps"),
     "predicted": (findings.predicted, "analysis/correlation/alignment_psnr"),
+    "one_encoder": (
+        lambda table: conversions.one_encoder(table, published(["table3_df2k"])),
+        "analysis/conversion/quality",
+    ),
     "one_function": (conversions.one_function, "analysis/conversion/quality"),
     "low_first": (frequencies.low_first, "analysis/spectrum/order"),
     "biased": (frequencies.biased, "analysis/spectrum/equal_error"),
@@ -298,7 +302,7 @@ def claims(tables: dict[str, pd.DataFrame], runs: dict[str, Run]) -> pd.DataFram
 def budget_of(claim: str, about: str, runs: dict[str, Run]) -> str:
     """On what budget a line of the claim of `CLAIMS` rests: the profile's, given in steps where it is not the paper's,
     or that of others where it is about published weights."""
-    if claim in ("stored", "costs", "one_function"):
+    if claim in ("stored", "costs", "one_encoder", "one_function"):
         return NONE
     own = [run for run in runs.values() if about.startswith(run.encoder)] or list(runs.values())
     if not own:

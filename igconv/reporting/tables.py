@@ -5,7 +5,7 @@ intervals are over images and trainings, with the run-to-run noise that was meas
 noise of SSIM was not; its intervals are a bootstrap (`igconv.evaluation.statistics.crossed_interval`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 import pandas as pd
@@ -247,9 +247,9 @@ def final_forms(costs: pd.DataFrame) -> pd.DataFrame:
     return shown.set_index("upsampler")
 
 
-def published() -> pd.DataFrame:
-    """The paper's tables 2 to 4: encoder, upsampler, scale, dataset, psnr, ssim."""
-    return pd.concat([pd.read_csv(results.PROJECT / "data" / "paper" / f"{t}.csv") for t in PAPER_TABLES])
+def published(names: Sequence[str] = PAPER_TABLES) -> pd.DataFrame:
+    """The paper's tables 2 to 4, or those with these names: encoder, upsampler, scale, dataset, psnr, ssim."""
+    return pd.concat([pd.read_csv(results.PROJECT / "data" / "paper" / f"{name}.csv") for name in names])
 
 
 def bicubic_beside_literature(rows: pd.DataFrame) -> pd.DataFrame:
