@@ -25,11 +25,6 @@ def code() -> list[Path]:
     return [results.PROJECT / name for name in listed.stdout.splitlines() if not name.startswith("results/")]
 
 
-def packaged_rows() -> Path:
-    """Committed rows of the model that comes with the package, which the GPU tests compare with."""
-    return results.PROJECT / "benchmarks" / "results" / "default_model.csv"
-
-
 def images(profile: str) -> dict[Path, str]:
     """Image file -> its name in the archive, for the sets that the profile trains and looks at."""
     found = {}
@@ -43,7 +38,7 @@ def images(profile: str) -> dict[Path, str]:
 
 def pack(out: Path, profile: str, wheels: Path | None) -> dict[str, float]:
     """Write the archive; returns MiB of its parts. Unpacked, it is a folder ``igconv-gpu`` to start first_gpu.sh in."""
-    contents = {path: str(path.relative_to(results.PROJECT)) for path in [*code(), packaged_rows()] if path.is_file()}
+    contents = {path: str(path.relative_to(results.PROJECT)) for path in code() if path.is_file()}
     sizes = {"code": sum(p.stat().st_size for p in contents) / 2**20}
     pictures = images(profile)
     sizes["images"] = sum(p.stat().st_size for p in pictures) / 2**20
