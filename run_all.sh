@@ -198,7 +198,12 @@ else
   python=$PWD/.venv/bin/python
 fi
 
-[[ $profile != lab ]] || exec "$python" -m jupyterlab --notebook-dir=notebooks "$@"
+if [[ $profile == lab ]]; then
+  # This environment's kernel comes before one that is registered under the same name for another Python or checkout.
+  kernels=$("$python" -c 'import sys; print(sys.prefix)')/share/jupyter
+  export JUPYTER_PATH=$kernels${JUPYTER_PATH:+:$JUPYTER_PATH}
+  exec "$python" -m jupyterlab --notebook-dir=notebooks "$@"
+fi
 
 if [[ $profile == test ]]; then
   for word in "$@"; do

@@ -24,7 +24,7 @@ def train(
     Args:
         run: name of the run (an unknown one lists the names).
         profile: sample, cpu, benchmark or paper.
-        accelerator: auto, cpu or cuda.
+        accelerator: auto, cpu, cuda or mps (Apple's chips).
         devices: number of devices on this machine (or per node).
         nodes: number of machines, each of which is given this command by torchrun or SLURM.
         graphs: launch every step as one CUDA graph; by default on one GPU.
@@ -64,7 +64,7 @@ def evaluate(
     Args:
         name: of a run, of published weights (smfanet_plus_df2k_x2), or bicubic.
         profile: sample, cpu, benchmark or paper.
-        device: cpu, cuda, or auto: the GPU where there is one.
+        device: cpu, cuda, mps (Apple's chips), or auto: the CUDA GPU where there is one.
         lr: made (MATLAB's bicubic of HR) or stored (LR_bicubic/X2/... beside HR).
         self_ensemble: mean over the eight flips and rotations of the input.
         tile: side of tiles in LR pixels, 0 for whole images; equal results for convolutional encoders only.
@@ -155,7 +155,7 @@ def upscale(
             follows unless it is given, too.
         height: the same for the height.
         weights: a model.safetensors of a run; left out, the model that comes with the package.
-        device: cpu or cuda.
+        device: cpu, cuda or mps (Apple's chips).
         self_ensemble: mean over the eight flips and rotations of the input.
         tile: side of tiles in input pixels; 0 for the whole image at once, left out for tiles where it is large.
         halo: pixels that tiles see of their surroundings; needed with --tile for encoders that see the whole image,
@@ -223,7 +223,7 @@ def convert(
         target: hr, or network for the network's own images at the other scales.
         upsampler: igconv, or igconv+, which needs --tune to be as good.
         tune: steps of training that follow; the same command resumes it.
-        device: cpu or cuda.
+        device: cpu, cuda or mps (Apple's chips).
     """
     from igconv.conversion.convert import convert as convert_network
     from igconv.data.picture_files import check_place

@@ -18,6 +18,7 @@ from igconv.data.images import OF_PEOPLE, Picture, check_finite, picture_of, rea
 from igconv.data.sizes import Size, to_size
 from igconv.errors import InputError, positive_integer
 from igconv.models import checkpoints, inference
+from igconv.models.arithmetic import chosen_device
 from igconv.models.description import describe, limited_to
 from igconv.models.super_resolver import SuperResolver
 
@@ -81,7 +82,7 @@ def upscale(
             tensor (3, H, W) or (N, 3, H, W) of RGB images.
         scale: the factor, an integer >= 1. The default model has 2 to 8.
         weights: a ``model.safetensors`` of a run, or a model; None takes the weights that come with the package.
-        device: "cpu" or "cuda", for the work.
+        device: "cpu", "cuda" or "mps", for the work.
         self_ensemble: mean over the eight flips and rotations of the input: slower, and a little better.
         tile: side of tiles in input pixels; 0 works on the whole image, None on tiles where the image is large.
         halo: input pixels that a tile sees of its surroundings. Needed with ``tile`` for encoders that see the whole
@@ -93,9 +94,9 @@ def upscale(
         For a tensor one of its type, on its device, clamped to [0, 1] and without gradients.
 
     Raises:
-        InputError: not such an image, scale, weights or halo; too little memory; a result that is not finite.
+        InputError: not such an image, scale, weights, halo or device; too little memory; a result that is not finite.
     """
-    scale = positive_integer(scale, "scale")
+    scale, device = positive_integer(scale, "scale"), chosen_device(device)
     check_scale(weights, scale)
     if isinstance(image, Tensor):
         _check_tensor(image)

@@ -104,6 +104,7 @@ OPTIONS = [
     (f"train {RUN} --nodes 0", "nodes"),
     (f"train {RUN} --accelerator abacus", "accelerator"),
     (f"train {RUN} --accelerator cuda", ""),
+    (f"train {RUN} --accelerator mps", "MPSAccelerator"),
     ("evaluate", "Missing from igconv evaluate"),
     ("evaluate nosuch", "unknown run"),
     (f"evaluate {RUN}", "is not trained yet"),
@@ -156,6 +157,16 @@ OPTIONS = [
 @pytest.mark.parametrize(("words", "said"), OPTIONS, ids=[words for words, _ in OPTIONS])
 def test_words_that_a_command_cannot_take(refused, image, network, words, said):
     refused([word.strip("'") for word in words.split(" ")], said)
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda", "cuda:1", "meta"])
+@pytest.mark.parametrize("words", ["upscale in.png -o x.png", "evaluate bicubic",
+                                   "convert net.safetensors -o x.safetensors"])  # fmt: skip
+def test_devices_that_are_not_here(refused, image, network, monkeypatch, words, device):
+    """Wherever there is a --device, before the work."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    refused([*words.split(), "--device", device], f"device '{device}'")
 
 
 def test_options_are_asked_for_where_they_belong(capsys):

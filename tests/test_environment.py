@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from igconv.data import datasets
 from igconv.models import published
 from igconv.study.results import PROJECT
 from igconv.study.runs import runs_of
@@ -218,6 +219,19 @@ def test_commands_exist(command):
         assert "igconv.cli" in words
     else:
         assert words[0] in ("git", "cd", "source", "jupyter", ".venv/bin/jupyter", "conda", "sbatch"), command
+
+
+def test_the_cell_for_hosted_notebooks_fetches_what_its_run_needs():
+    """Installed in place, because the catalogue of images lies beside the package; results where they are kept."""
+    (cell,) = re.findall(r"```python\n(keep = .*?)```", (PROJECT / "docs" / "gpu.md").read_text(), re.DOTALL)
+    assert re.search(r"pip install \S+ -e './igconv\[(\w+)\]'", cell)[1] in PYPROJECT["optional-dependencies"]
+    assert "%env IGCONV_RESULTS={keep}" in cell
+    assert Path(re.search(r'keep = "(.*)"', cell)[1]).is_absolute()
+    name, profile = re.search(r"igconv train (\S+) --profile (\S+)", cell).groups()
+    run = runs_of(profile)[name]
+    fetched = re.search(r'for name in "(.*)".split\(\):\n    !igconv data fetch \{name\}', cell)[1].split()
+    assert fetched == [*run.train_sets, *run.test_sets]
+    assert all(datasets.image_set(name).addresses for name in fetched)
 
 
 def examples() -> list[str]:

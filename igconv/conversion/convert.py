@@ -26,6 +26,7 @@ from igconv.errors import InputError, choose, positive_integer, positive_integer
 from igconv.evaluation.benchmark import bicubic
 from igconv.evaluation.metrics import psnr_y
 from igconv.models import inference
+from igconv.models.arithmetic import chosen_device
 from igconv.models.super_resolver import Affine, SuperResolver
 from igconv.models.upsamplers import sample_lr
 
@@ -98,12 +99,13 @@ def convert(
             ones they need ``tune``) and add to what IGSample reads from the LR image, at first by bilinear
             interpolation.
         tune: steps of training that follow, of everything.
-        device: "cpu" or "cuda", for the encoder's passes.
+        device: "cpu", "cuda" or "mps", for the encoder's passes.
 
     Raises:
         InputError: what cannot be converted, scales outside the range, images too small or too few, features that are
             constant or not finite.
     """
+    device = chosen_device(device)
     source = opened(network)
     if not isinstance(tune, int) or tune < 0:
         raise InputError(f"tune is a number of steps, 0 for none, got {tune!r}")
@@ -235,7 +237,7 @@ def without_offsets(sampler: nn.Module) -> None:
 
 def own_kernels(head: tuple[Tensor, Tensor], basis: Tensor) -> Tensor:
     """(9 C + 1, 3 r^2): an SPConv's kernels on whitened features, and its biases."""
-    kernel, bias = (part.double().cpu() for part in head)
+    kernel, bias = (part.cpu().double() for part in head)
     kernel = torch.einsum("ocyx,cd->odyx", kernel, torch.linalg.inv(basis))
     return torch.cat([kernel.flatten(1).T, bias[None]])
 
@@ -317,8 +319,8 @@ def before_post(post: nn.Module, image: Tensor) -> Tensor:
     if isinstance(post, Affine):
         return (image - post.shift.cpu()) / post.factor
     if isinstance(post, nn.Conv2d):  # a trained 1x1 convolution over the colours
-        inverse = torch.linalg.inv(post.weight.detach()[:, :, 0, 0].double().cpu())
-        centred = image.double() - post.bias.detach().double().cpu()[:, None, None]
+        inverse = torch.linalg.inv(post.weight.detach()[:, :, 0, 0].cpu().double())
+        centred = image.double() - post.bias.detach().cpu().double()[:, None, None]
         return torch.einsum("oc,bchw->bohw", inverse, centred)
     return image
 

@@ -5,6 +5,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+import torch
+
 from igconv.errors import positive_integer
 from igconv.models import checkpoints
 from igconv.models.super_resolver import SuperResolver
@@ -60,7 +62,7 @@ def tuned(model: SuperResolver, run: Run, device="cpu") -> SuperResolver:
 
     An interrupted training goes on from its last checkpoint, in ``results/conversion/runs/<run>``.
     """
-    accelerator = "cpu" if str(device) == "cpu" else "auto"
+    accelerator = torch.device(device).type
     for _ in follow(train(run, accelerator, model=model), run.steps, run.name):
         pass
     return checkpoints.load(results.model_file(run.profile, run.name), copy.deepcopy(model))

@@ -24,15 +24,26 @@ _SETTINGS = [
 ]
 
 
-def chosen_device(name: str = "auto") -> str:
-    """The name of a torch device; "auto" is the GPU where there is one. Raises InputError for no device's name."""
+def chosen_device(name="auto") -> str:
+    """The name of a torch device of this machine; "auto" is the CUDA GPU where there is one.
+
+    Raises InputError for no device's name, and for a device that is not here.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.device(name)
-    except RuntimeError:
-        raise InputError(f"unknown device {name!r}; choose from auto, cpu, cuda") from None
-    return name
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"unknown device {str(name)!r}; choose from auto, cpu, cuda, mps")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device 'mps' is not here: it takes macOS on Apple's chips; choose auto or cpu")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {str(name)!r} is not here: PyTorch finds no CUDA GPU; choose auto or cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {str(name)!r} is not here: there are {torch.cuda.device_count()} CUDA GPUs, from 0")
+    return str(name)
 
 
 @contextmanager

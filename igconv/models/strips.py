@@ -95,17 +95,17 @@ def _gate(smfa: SMFA, x: Tensor, rows: int) -> Tensor:
     """(B, C, max(1, H // 8), max(1, W // 8)): what scales the context, from variance and maxima of the whole image."""
     height, width = x.shape[-2:]
     cells = max(1, height // POOLING), max(1, width // POOLING)
-    total, squares = x.new_zeros(2, 1, x.shape[1], 1, 1, dtype=torch.float64)
-    maxima = []
+    parts, maxima = [], []
     for top, bottom in _strips(height, rows):
         context = smfa.linear_0(F.normalize(x[..., top:bottom, :])).chunk(2, dim=1)[1]
-        exact = context.double()
-        total = total + exact.sum((-2, -1), keepdim=True)
-        squares = squares + exact.square().sum((-2, -1), keepdim=True)
+        moments = torch.var_mean(context, (-2, -1), correction=0, keepdim=True)
+        parts.append((width * (bottom - top), *(value.cpu().double() for value in moments)))  # MPS has no float64
         maxima.append(F.adaptive_max_pool2d(context, (bottom - top, cells[1])))  # maxima of maxima: columns, then rows
     summary = smfa.dw_conv(F.adaptive_max_pool2d(torch.cat(maxima, dim=-2), cells))
     count = height * width
-    variance = ((squares - total * total / count) / max(1, count - 1)).to(x.dtype)
+    mean = sum(pixels * part for pixels, _, part in parts) / count
+    deviations = sum(pixels * (part + (of_part - mean).square()) for pixels, part, of_part in parts)
+    variance = (deviations / max(1, count - 1)).to(x)
     return F.gelu(smfa.linear_1(summary * smfa.alpha + variance * smfa.belt))
 
 

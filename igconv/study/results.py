@@ -80,6 +80,8 @@ def device_name(device) -> str:
 
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
+    if torch.device(device).type == "mps":
+        return f"GPU of {platform.processor() or platform.machine()} (MPS)"
     try:
         model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         return model[0].split(":", 1)[1].strip()

@@ -9,6 +9,7 @@ from PIL import Image
 
 from igconv import InputError, files
 from igconv.data import cache, datasets, fingerprint, leaks, verify
+from igconv.evaluation.benchmark import stored_lr
 from igconv.training import start
 
 
@@ -147,6 +148,18 @@ def test_a_damaged_cache_is_made_again(folder, capsys, damage):
     assert [datasets.hashlib.sha256(image).hexdigest() for image in after.images] == list(after.pixels_sha256)
     (said,) = capsys.readouterr().out.splitlines()
     assert "the image cache of tiny_train is damaged" in said
+
+
+@pytest.mark.parametrize("name", ["img[1]", "[!a]1", "*", "img?", "{img}", os.fsdecode(b"caf\xe9")])
+def test_stored_lr_images_are_found_by_name_and_not_by_pattern(tmp_path, photograph, write_png, name):
+    """Beside another one that the name would match if it were a pattern, and not in its place."""
+    stored = tmp_path / "LR_bicubic" / "X2"
+    hr = write_png(photograph(16, 20, 0), tmp_path / "HR" / f"{name}.png")
+    write_png(photograph(8, 10, 1), stored / "img1x2.png")
+    mine = write_png(photograph(8, 10, 2), stored / f"{name}x2.png")
+    assert (stored_lr(hr, 2) == photograph(8, 10, 2)).all()
+    mine.unlink()
+    assert "no stored LR image at" in line(stored_lr, hr, 2)
 
 
 def test_contents_are_read_once(folder, monkeypatch):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from igconv import InputError
 from igconv.models.arithmetic import chosen_device, exact_arithmetic, facts, training_arithmetic
 
 NEWER = hasattr(torch.backends.cuda.matmul, "fp32_precision")
@@ -72,4 +73,21 @@ def test_auto_is_the_device_that_is_there(monkeypatch):
     assert chosen_device() == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert chosen_device() == "cpu"
-    assert chosen_device("cuda:1") == "cuda:1"
+
+
+def test_a_device_has_to_be_here(monkeypatch):
+    """By its kind and its number, as a name or as PyTorch's; else one line that says what there is."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for name in ("cpu", "cuda", "cuda:1", "mps", "mps:0"):
+        assert chosen_device(name) == chosen_device(torch.device(name)) == name
+    for name, said in (("cuda:2", "there are 2 CUDA GPUs"), ("meta", "unknown device 'meta'"), ("", "unknown device"),
+                       ("gpu", "choose from auto, cpu, cuda, mps"), (None, "unknown device 'None'")):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            chosen_device(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for name, said in (("mps", "'mps' is not here"), ("cuda:1", "'cuda:1' is not here: PyTorch finds no CUDA GPU")):
+        with pytest.raises(InputError, match=said):
+            chosen_device(name)

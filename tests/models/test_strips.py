@@ -39,6 +39,16 @@ def test_tiles_of_such_a_model_do_not(monkeypatch):
 
 
 @torch.no_grad()
+def test_nothing_in_double_precision_on_the_device(monkeypatch):
+    """Apple's GPUs have no float64: what is computed in it has been brought to the CPU, a number per channel."""
+    seen = []
+    original = torch.Tensor.double
+    monkeypatch.setattr(torch.Tensor, "double", lambda self: seen.append(self.shape[-2:].numel()) or original(self))
+    strips.in_strips(small(), 11, 900)(torch.rand(1, 3, 60, 30), 2)
+    assert set(seen) == {1}
+
+
+@torch.no_grad()
 def test_large_images_take_strips(monkeypatch):
     """Without tiles or a halo asked for; the self-ensemble, too."""
     monkeypatch.setattr(inference, "WHOLE", 30 * 30)

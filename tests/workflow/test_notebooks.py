@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import igconv
 from igconv.errors import InputError
 from igconv.study.results import PROJECT
 from igconv.workflow.notebooks import convert, execute, main, parameters
@@ -122,18 +123,23 @@ def test_two_parameter_cells_are_an_error(tmp_path):
         parameters(path)
 
 
-def test_the_kernel_is_this_python(tmp_path, monkeypatch):
-    """Also where a user has registered another Python's kernel under the same name."""
-    spec = tmp_path / "jupyter" / "kernels" / "python3"
-    spec.mkdir(parents=True)
-    words = ["/bin/false", "{connection_file}"]
-    (spec / "kernel.json").write_text(json.dumps({"argv": words, "display_name": "theirs", "language": "python"}))
+@pytest.mark.parametrize("kind", ["another Python", "another checkout"])
+def test_the_kernel_is_this_environments(tmp_path, monkeypatch, kind):
+    """Also where a user has registered another Python's, or another checkout's, under the same name."""
+    spec, other = tmp_path / "jupyter" / "kernels" / "python3", tmp_path / "other"
+    for folder in (spec, other / "igconv"):
+        folder.mkdir(parents=True)
+    (other / "igconv" / "__init__.py").write_text("")
+    python = "/bin/false" if kind == "another Python" else sys.executable
+    content = dict(argv=[python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], display_name="theirs",
+                   language="python", env=dict(PYTHONPATH=str(other)))  # fmt: skip
+    (spec / "kernel.json").write_text(json.dumps(content))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     cell = nbformat.v4.new_code_cell('name: str = "a"')
     cell.metadata["tags"] = ["parameters"]
-    look = nbformat.v4.new_code_cell("import sys\nprint(sys.executable)")
+    look = nbformat.v4.new_code_cell("import sys, igconv\nprint(sys.executable, igconv.__file__)")
     book = nbformat.v4.new_notebook(cells=[cell, look], metadata={"language_info": {"name": "python"}})
     nbformat.write(book, tmp_path / "a.ipynb")
     execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {})
     (output,) = nbformat.read(tmp_path / "b.ipynb", 4).cells[-1].outputs
-    assert output.text.strip() == sys.executable
+    assert output.text.split() == [sys.executable, igconv.__file__]

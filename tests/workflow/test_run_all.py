@@ -96,14 +96,16 @@ class Machine:
         (place / "igconv" / "workflow" / "driver.py").write_text(DRIVER)
         return place.resolve()
 
-    def run(self, script, cwd=None, broken: str = "", **variables) -> subprocess.CompletedProcess:
-        """``run_all.sh``; ``broken`` names what fails; ``calls`` holds what it called, from this run alone."""
+    def run(self, script, *words, cwd=None, broken: str = "", **variables) -> subprocess.CompletedProcess:
+        """``run_all.sh words``; ``broken`` names what fails; ``calls`` holds what it called, from this run alone."""
         self.calls.write_text("")
         environment = dict(PATH=f"{self.bin}:/usr/bin:/bin", HOME=str(self.home), CALLS=str(self.calls), BROKEN=broken,
                            PYTHONPATH=str(self.folder / "modules"), TMPDIR=str(self.folder / "tmp"),
                            PYTHONDONTWRITEBYTECODE="1")  # fmt: skip
         environment = {k: str(v) for k, v in (environment | variables).items() if v is not None}
-        return subprocess.run(["bash", str(script)], cwd=cwd or "/", env=environment, capture_output=True, text=True)
+        return subprocess.run(
+            ["bash", str(script), *words], cwd=cwd or "/", env=environment, capture_output=True, text=True
+        )
 
     def called(self) -> list[str]:
         return [line.split()[0] for line in self.calls.read_text().splitlines()]
@@ -262,6 +264,27 @@ def test_another_igconv_on_pythonpath_is_left_out(machine, checkout, kind):
         done = machine.run(checkout / "run_all.sh", PYTHONPATH=":".join(map(str, order)))
         assert ran(done, checkout)
         assert f"{other} has another igconv" in done.stderr
+
+
+def test_the_lab_takes_this_environments_kernel(machine, checkout, monkeypatch):
+    """Before one of its name that is registered elsewhere, in JUPYTER_PATH, too; others stay."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    (machine.folder / "modules" / "jupyterlab.py").write_text("import os; print(os.environ['JUPYTER_PATH'])")
+    mine, theirs = checkout / ".venv" / "share" / "jupyter", machine.folder / "theirs"
+    for variables in ({}, dict(JUPYTER_PATH=theirs)):
+        done = machine.run(checkout / "run_all.sh", "lab", **variables)
+        assert done.returncode == 0, done.stderr
+        path = done.stdout.splitlines()[-1]
+        assert path == ":".join(map(str, [mine, *variables.values()]))
+    for place, name in ((mine, "python3"), (theirs, "python3"), (theirs, "other")):
+        spec = place / "kernels" / name
+        spec.mkdir(parents=True)
+        (spec / "kernel.json").write_text('{"argv": ["python"], "display_name": "x", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", path)
+    found = KernelSpecManager().find_kernel_specs()
+    assert found["python3"] == str(mine / "kernels" / "python3")
+    assert found["other"] == str(theirs / "kernels" / "other")
 
 
 def test_started_by_links(machine, checkout):
