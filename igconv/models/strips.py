@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from igconv.data import memory
-from igconv.models.encoders.smfanet import POOLING, SMFA, FeatureMixing, SMFANet
+from igconv.models.encoders.smfanet import POOLING, SMFA, FeatureMixing, SMFANet, deviations
 from igconv.models.super_resolver import SuperResolver
 
 PIXELS, LEAST_ROWS = 1 << 17, 16  # LR pixels of a strip, and its rows where the image is wider than that
@@ -98,14 +98,14 @@ def _gate(smfa: SMFA, x: Tensor, rows: int) -> Tensor:
     parts, maxima = [], []
     for top, bottom in _strips(height, rows):
         context = smfa.linear_0(F.normalize(x[..., top:bottom, :])).chunk(2, dim=1)[1]
-        moments = torch.var_mean(context, (-2, -1), correction=0, keepdim=True)
+        moments = deviations(context)
         parts.append((width * (bottom - top), *(value.cpu().double() for value in moments)))  # MPS has no float64
         maxima.append(F.adaptive_max_pool2d(context, (bottom - top, cells[1])))  # maxima of maxima: columns, then rows
     summary = smfa.dw_conv(F.adaptive_max_pool2d(torch.cat(maxima, dim=-2), cells))
     count = height * width
-    mean = sum(pixels * part for pixels, _, part in parts) / count
-    deviations = sum(pixels * (part + (of_part - mean).square()) for pixels, part, of_part in parts)
-    variance = (deviations / max(1, count - 1)).to(x)
+    mean = sum(pixels * of_part for pixels, of_part, _ in parts) / count
+    squares = sum(part + pixels * (of_part - mean).square() for pixels, of_part, part in parts)
+    variance = (squares / max(1, count - 1)).to(x)
     return F.gelu(smfa.linear_1(summary * smfa.alpha + variance * smfa.belt))
 
 
