@@ -166,7 +166,7 @@ def upscale(
     """
     from json import dumps
 
-    from igconv import upscaling
+    from igconv import progress, upscaling
     from igconv.data.sizes import wanted_size
     from igconv.models import inference
     from igconv.models.arithmetic import chosen_device
@@ -180,9 +180,11 @@ def upscale(
     work, skipped = upscaling.plan(images, output, overwrite, quality)
     model = upscaling.upscaler(weights, device, self_ensemble, tile, halo)
     scales = upscaling.scales_of(weights)
-    for source, target in work:
+    for number, (source, target) in enumerate(work, 1):
+        label = "" if json else f"{source.name} ({number}/{len(work)})"
         try:
-            done = upscaling.upscale_file(model, source, target, wanted, device, tile, quality, scales)
+            with progress.following_parts(label):
+                done = upscaling.upscale_file(model, source, target, wanted, device, tile, quality, scales)
         except InputError as error:
             if len(work) + len(skipped) == 1:
                 raise

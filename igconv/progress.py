@@ -4,10 +4,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from igconv.errors import InputError
+
+_followed: ContextVar[str] = ContextVar("followed", default="")  # the label of the image whose parts are shown
 
 
 def follow(records: Iterable[dict], total: int, label: str) -> Iterator[dict]:
@@ -72,8 +76,33 @@ def follow_items(items: Iterable, total: int, label: str, every_s: float = 10.0)
             print(f"{label}: {done}/{total}", flush=True)
 
 
+@contextmanager
+def following_parts(label: str) -> Iterator[None]:
+    """Within it `parts` shows a bar on standard error under this label, at a terminal; with "" nothing is shown."""
+    token = _followed.set(label if _at_terminal() else "")
+    try:
+        yield
+    finally:
+        _followed.reset(token)
+
+
+def parts(items: Sequence, unit: str) -> Iterator:
+    """Pass the parts of an image's work on; a bar shows them inside `following_parts` where they take over a second."""
+    label = _followed.get()
+    if not label or len(items) < 2:
+        yield from items
+        return
+    from tqdm import tqdm
+
+    yield from tqdm(items, desc=label, unit=unit, leave=False, delay=1, file=sys.stderr)
+
+
 def _has_bar() -> bool:
-    return os.environ.get("IGCONV_PROGRESS") != "lines" and (sys.stderr.isatty() or _in_notebook())
+    return os.environ.get("IGCONV_PROGRESS") != "lines" and (_at_terminal() or _in_notebook())
+
+
+def _at_terminal() -> bool:
+    return sys.stderr.isatty()
 
 
 def _in_notebook() -> bool:

@@ -1,10 +1,13 @@
 """Crops of results to look at: what several upscalers make of the same image, beside each other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from igconv.data import images, resize
+from igconv.evaluation import metrics
 from igconv.evaluation.benchmark import benchmark_pair, bicubic
 from igconv.models import inference
 from igconv.models.inference import Upscaler
@@ -28,6 +31,42 @@ def side_by_side(
         sr = inference.upscale(inference.prepare(upscaler, device), lr, scale, device)[0]
         shown.append((title, centre(images.to_bytes(sr), side)))
     return shown
+
+
+def at_scales(
+    upscalers: Mapping[str, Mapping[int, Upscaler]], hr: Tensor, name: str, side: int = 96, device="cpu"
+) -> Titled:
+    """One crop of a uint8 test image (3, H, W), and of what bicubic and every upscaler make of its LR images.
+
+    A row per scale: HR, bicubic, then the upscalers, each with the PSNR-Y of the crop. The crop is the one that
+    `where_they_differ` finds at the largest scale.
+
+    Args:
+        upscalers: title -> scale -> what enlarges at it; all have the same scales.
+        name: of the image, for the title.
+    """
+    shown: dict[int, Titled] = {}
+    place: tuple[int, int] | None = None
+    for scale in sorted(next(iter(upscalers.values())), reverse=True):
+        lr, whole = benchmark_pair(hr, scale)
+        made = [inference.upscale(inference.prepare(of[scale], device), lr, scale, device)[0] for of in
+                ({scale: bicubic}, *upscalers.values())]  # fmt: skip
+        made = [images.to_bytes(sr) for sr in made]
+        top, left = place = place or where_they_differ(made[1:], side)
+        reference, *crops = (image[..., top : top + side, left : left + side] for image in (whole, *made))
+        shown[scale] = [(f"{name}, HR", reference)]
+        for title, crop in zip(("bicubic", *upscalers), crops, strict=True):
+            shown[scale].append((f"{title} ×{scale}: {metrics.psnr_y(crop, reference, 0):.2f} dB", crop))
+    return [one for scale in sorted(shown) for one in shown[scale]]
+
+
+def where_they_differ(results: Sequence[Tensor], side: int) -> tuple[int, int]:
+    """(top, left) of the side x side pixels where images (3, H, W) differ most: largest mean variance of the values."""
+    variance = torch.stack([image.float() for image in results]).var(0, correction=0).mean(0)
+    window = tuple(min(side, length) for length in variance.shape)
+    means = functional.avg_pool2d(variance[None].double(), window, stride=1)[0]
+    top, left = divmod(int(means.argmax()), means.shape[1])
+    return top, left
 
 
 def enlarged(model: Upscaler, image: Tensor, scales, side: int) -> Titled:

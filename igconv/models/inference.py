@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from igconv import progress
 from igconv.data.images import check_finite, to_float
 from igconv.errors import InputError, positive_integer, reason
 from igconv.models import strips
@@ -172,12 +173,12 @@ def authors_tiles(model: Upscaler) -> Upscaler:
 def _by_tiles(model: Upscaler, lr: Tensor, scale: int, tile: Sequence[int], halo: Sequence[int]) -> Tensor:
     height, width = lr.shape[-2:]
     sr = lr.new_empty(*lr.shape[:-2], height * scale, width * scale)
-    for top in range(0, height, tile[0]):
-        for left in range(0, width, tile[1]):
-            bottom, right = min(top + tile[0], height), min(left + tile[1], width)
-            y, x = max(0, top - halo[0]), max(0, left - halo[1])
-            part = model(lr[..., y : bottom + halo[0], x : right + halo[1]], scale)
-            rows = slice((top - y) * scale, (bottom - y) * scale)
-            columns = slice((left - x) * scale, (right - x) * scale)
-            sr[..., top * scale : bottom * scale, left * scale : right * scale] = part[..., rows, columns]
+    corners = [(top, left) for top in range(0, height, tile[0]) for left in range(0, width, tile[1])]
+    for top, left in progress.parts(corners, "tile"):
+        bottom, right = min(top + tile[0], height), min(left + tile[1], width)
+        y, x = max(0, top - halo[0]), max(0, left - halo[1])
+        part = model(lr[..., y : bottom + halo[0], x : right + halo[1]], scale)
+        rows = slice((top - y) * scale, (bottom - y) * scale)
+        columns = slice((left - x) * scale, (right - x) * scale)
+        sr[..., top * scale : bottom * scale, left * scale : right * scale] = part[..., rows, columns]
     return sr

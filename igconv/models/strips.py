@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from igconv import progress
 from igconv.data import memory
 from igconv.models.encoders.smfanet import POOLING, SMFA, FeatureMixing, SMFANet, deviations
 from igconv.models.super_resolver import SuperResolver
@@ -50,10 +51,10 @@ def in_strips(model: SuperResolver, head_halo: int, pixels: int = PIXELS) -> Cal
         x = lr.new_empty(batch, channels, height, width).contiguous(memory_format=torch.channels_last)
         for top, bottom in _strips(height, rows):
             x[..., top:bottom, :] = _first(model, lr, top, bottom)
-        for block in model.encoder.feats:
+        for block in progress.parts(list(model.encoder.feats), "block"):
             _pass_block(block, x, rows)
         sr = lr.new_empty(batch, 3, height * scale, width * scale)
-        for top, bottom in _strips(height, rows):
+        for top, bottom in progress.parts(list(_strips(height, rows)), "strip"):
             start, stop = max(0, top - head_halo), min(height, bottom + head_halo)
             features = x[..., start:stop, :] + _first(model, lr, start, stop)
             part = model.image(lr[..., start:stop, :], features, scale)

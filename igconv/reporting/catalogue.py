@@ -8,14 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib import figure as matplotlib_figure
 
 from igconv.analysis import budget, convergence, encoders, unseen
+from igconv.analysis.pictures import Titled
 from igconv.errors import InputError, choose
 from igconv.evaluation import benchmark
-from igconv.reporting import claims, figures, tables
+from igconv.reporting import claims, crops, figures, tables
 from igconv.study import results
 from igconv.study.comparisons import ablations
 from igconv.study.run import Run
@@ -106,15 +108,23 @@ def _scales_and_untrained(cka: pd.DataFrame, study: Study) -> pd.DataFrame:
     return cka[(cka.setting == encoders.SAME) & cka.comparison.isin([encoders.ACROSS, encoders.BOTH_UNTRAINED])]
 
 
+def _crops(rows: pd.DataFrame, study: Study) -> tuple[Titled, int]:
+    return crops.side_by_side(rows, study.own)
+
+
 @dataclass(frozen=True)
 class Figure:
-    """One picture: ``drawing`` takes the ``inputs`` (see `Study.table`), of the first one the rows of ``select``."""
+    """One picture: ``drawing`` takes the ``inputs`` (see `Study.table`), of the first one what ``select`` makes of it.
+
+    The report shows figures of one topic together, under its name; those without one stand above them.
+    """
 
     name: str
+    topic: str
     inputs: tuple[str, ...]
     drawing: Callable[..., matplotlib_figure.Figure]
     caption: str
-    select: Callable[[pd.DataFrame, Study], pd.DataFrame] = _everything
+    select: Callable[[pd.DataFrame, Study], Any] = _everything
 
     def draw(self, study: Study) -> matplotlib_figure.Figure:
         """Raises InputError where a table is missing or there is nothing to draw."""
@@ -136,6 +146,10 @@ def _claims_figure(table: pd.DataFrame) -> matplotlib_figure.Figure:
     return figures.claims(table.assign(**{column: table[column].fillna("") for column in texts}))
 
 
+def _crops_figure(shown: tuple[Titled, int]) -> matplotlib_figure.Figure:
+    return figures.image_grid(*shown)
+
+
 def _over_chained(summary: pd.DataFrame) -> matplotlib_figure.Figure:
     return figures.unseen_scales(summary, unseen.CHAINED)
 
@@ -144,69 +158,77 @@ def _beside_the_paper(upsamplers: pd.DataFrame) -> matplotlib_figure.Figure:
     return figures.efficiency_bars(upsamplers, claims.paper_figure())
 
 
+TRAINING, ENCODERS, KERNELS, SPECTRA, OTHERS, COSTS = (
+    "Training and ingredients", "Encoders of different scales", "Kernels", "Frequencies",
+    "Other scales, and the start", "Costs",
+)  # fmt: skip
+
 # In the order of the report.
 FIGURES = (
-    Figure("claims", ("tables/claims",), _claims_figure,
-           "Every claim of the paper: our value with its interval against the target."),
-    Figure("psnr_gain", ("rows",), figures.psnr_gain,
+    Figure("psnr_gain", "", ("rows",), figures.psnr_gain,
            "Gain over bicubic in PSNR-Y per scale and model. Bars are means, dots single images. Ingredients left out "
            "or added: see below.", _unchanged),
-    Figure("training_curves", ("records",), figures.training_curves,
+    Figure("crops", "", ("rows",), _crops_figure,
+           "One crop of a test image at every scale, with its PSNR-Y. Image and crop are those on which the models "
+           "differ most at the largest scale; which of them is ahead plays no part in the choice.", _crops),
+    Figure("claims", "", ("tables/claims",), _claims_figure,
+           "Every claim of the paper: our value with its interval against the target."),
+    Figure("training_curves", TRAINING, ("records",), figures.training_curves,
            "Training: loss of the patches (left) and PSNR of the averaged weights on validation crops (right), of "
            "fixed-scale runs at their own scale, of multi-scale runs the mean over theirs: compare lines of one kind.",
            _unchanged),
-    Figure("ablation", ("tables/effects",), figures.ablation,
+    Figure("ablation", TRAINING, ("tables/effects",), figures.ablation,
            "What each ingredient brings IGConv+, as the last of three, and what it brings another model alone: PSNR-Y "
-           "with it minus without it, paired by image, with 95 % intervals over images and trainings; small "
-           "dots are single test sets.",
+           "with it minus without it, paired by image, mean over images (the claims: over sets), with 95 % intervals "
+           "over images and trainings; small dots are single test sets.",
            _own_ablation),
-    Figure("cka_maps", ("analysis/similarity/cka",), figures.cka_maps,
+    Figure("cka_maps", ENCODERS, ("analysis/similarity/cka",), figures.cka_maps,
            "Similarity (unbiased linear CKA) of the encoders of models trained for different scales.",
            _scales_and_untrained),
-    Figure("cka_depth", ("analysis/similarity/cka",), figures.cka_depth,
+    Figure("cka_depth", ENCODERS, ("analysis/similarity/cka",), figures.cka_depth,
            "The same along the depth, with randomly initialised encoders as control."),
-    Figure("transfer_loss", ("analysis/similarity/functional",), figures.transfer_loss,
+    Figure("transfer_loss", ENCODERS, ("analysis/similarity/functional",), figures.transfer_loss,
            "Frozen encoders with an SPConv fitted in closed form, minus the native encoder treated alike: what an "
            "encoder of another scale costs."),
-    Figure("kernel_patterns", ("analysis/correlation/patterns",), figures.kernel_patterns,
+    Figure("kernel_patterns", KERNELS, ("analysis/correlation/patterns",), figures.kernel_patterns,
            "What single channels paint into an output cell: SPConv per scale, and one IGConv and one IGConv+ at "
            "several."),
-    Figure("correlation_bars", ("analysis/correlation/correlation",), figures.correlation_bars,
+    Figure("correlation_bars", KERNELS, ("analysis/correlation/correlation",), figures.correlation_bars,
            "Correlation of kernel patterns across scales, with the 95 % quantile under shuffling."),
-    Figure("alignment_bars", ("analysis/correlation/alignment", "analysis/correlation/alignment_psnr"),
+    Figure("alignment_bars", KERNELS, ("analysis/correlation/alignment", "analysis/correlation/alignment_psnr"),
            figures.alignment_bars,
            "SPConvs of two scales after the linear map between their encoders' features: similarity (black bars: "
            "chance), and what the predicted SPConv costs."),
-    Figure("pattern_continuity", ("analysis/correlation/continuity",), figures.pattern_continuity,
+    Figure("pattern_continuity", KERNELS, ("analysis/correlation/continuity",), figures.pattern_continuity,
            "How continuous the generated kernels are: correlation with the pattern at x32 averaged down, and the total "
            "variation beside that of the same numbers in random places; medians and 5-95 % of the channels."),
-    Figure("band_errors", ("analysis/spectrum/bands",), figures.band_errors,
+    Figure("band_errors", SPECTRA, ("analysis/spectrum/bands",), figures.band_errors,
            "Error energy relative to the image's energy per radial frequency band. The dashed line is the Nyquist "
            "frequency of the LR image.", _unchanged),
-    Figure("band_learning", ("analysis/spectrum/learning",), figures.band_learning,
+    Figure("band_learning", SPECTRA, ("analysis/spectrum/learning",), figures.band_learning,
            "Error per frequency band over the training, of the raw weights on the validation crops.", _references),
-    Figure("band_times", ("analysis/spectrum/time_to_threshold",), figures.band_times,
+    Figure("band_times", SPECTRA, ("analysis/spectrum/time_to_threshold",), figures.band_times,
            "The step at which a band has done most of its way, in energy and in dB, against its frequency: where lines "
            "rise, low frequencies come first. Crosses at the upper edge are bands that were not learned.", _references),
-    Figure("unseen_scales", ("analysis/unseen/summary",), _over_chained,
+    Figure("unseen_scales", OTHERS, ("analysis/unseen/summary",), _over_chained,
            "At scales nobody trained on: the model itself minus its x4 image enlarged by bicubic."),
-    Figure("initialisation", ("analysis/initialisation/start",), figures.starts,
+    Figure("initialisation", OTHERS, ("analysis/initialisation/start",), figures.starts,
            "Before the first step: kernels of SPConv and IGConv, and how many directions the gradient that reaches the "
            "encoder has."),
-    Figure("stored_parameters", ("analysis/efficiency/stored",), figures.stored_parameters,
+    Figure("stored_parameters", COSTS, ("analysis/efficiency/stored",), figures.stored_parameters,
            "Parameters of one multi-scale model over those of three fixed-scale ones, per encoder."),
-    Figure("efficiency_bars", ("analysis/efficiency/upsamplers",), _beside_the_paper,
+    Figure("efficiency_bars", COSTS, ("analysis/efficiency/upsamplers",), _beside_the_paper,
            "Cost of the upsampler alone on this machine, and the paper's figures for another machine."),
-    Figure("cost_sweep", ("analysis/efficiency/sweep",), figures.cost_sweep,
+    Figure("cost_sweep", COSTS, ("analysis/efficiency/sweep",), figures.cost_sweep,
            "Latency and memory of the upsamplers against the size of the image and against the scale."),
-    Figure("model_sweep", ("analysis/efficiency/models",), figures.model_sweep,
+    Figure("model_sweep", COSTS, ("analysis/efficiency/models",), figures.model_sweep,
            "Latency and memory of whole models at x2 against the size of the image: what of the upsampler's cost is "
            "left beside an encoder."),
-    Figure("encoder_costs", ("analysis/efficiency/encoders",), figures.encoder_costs,
+    Figure("encoder_costs", COSTS, ("analysis/efficiency/encoders",), figures.encoder_costs,
            "Parameters, FLOPs and activation memory of whole models, instantiated, x2."),
-    Figure("generation_time", ("analysis/efficiency/generation",), figures.generation_time,
+    Figure("generation_time", COSTS, ("analysis/efficiency/generation",), figures.generation_time,
            "Time to generate a kernel bank against the scale."),
-    Figure("training_budget", ("analysis/efficiency/budget_summary",), figures.training_budget,
+    Figure("training_budget", COSTS, ("analysis/efficiency/budget_summary",), figures.training_budget,
            "Training time and stored parameters: three fixed-scale models against one multi-scale model.", _own_main),
 )  # fmt: skip
 
@@ -231,13 +253,13 @@ TABLES = (
           "PSNR-Y in dB / SSIM, means over the test images and seeds."),
     Table("fixed_vs_multi", lambda study: study.fixed_vs_multi,
           "One model for all scales minus the fixed-scale model of the same scale, paired by image: at equal steps per "
-          "model, at equal total steps, and at equal steps with the frequency loss in both. Single sets are in the CSV "
-          "file."),
+          "model, at equal total steps, and at equal steps with the frequency loss in both. Means of sets; single sets "
+          "are in the CSV file."),
     Table("equal_steps", lambda study: convergence.equal_steps(study.own.values(), study.rows),
           "After how many steps SPConv was as good as a multi-scale model at its end; empty where never or always."),
     Table("effects", lambda study: tables.effects(study.rows, study.runs),
           "What each ingredient of IGConv+ changes beside which others: with it minus without it, paired by image. "
-          "Single sets are in the CSV file."),
+          "Means of sets; single sets are in the CSV file."),
     Table("alternatives", _alternatives, "What a user would pick instead, beside IGConv and SPConv of equal steps."),
     Table("published", _published,
           "Models beside the paper's values. Published ones should have them; our runs have another budget and other "

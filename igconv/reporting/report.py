@@ -3,18 +3,21 @@
 import base64
 import re
 import sys
+from html import escape
 from pathlib import Path
 
 import pandas as pd
 
 from igconv.errors import InputError
 from igconv.files import write
-from igconv.reporting import catalogue
-from igconv.reporting.tables import over_all_sets
+from igconv.reporting import browser, catalogue, cells, summary
+from igconv.reporting.verdicts import BAD, GOOD
 from igconv.study import results
 from igconv.study.runs import runs_of
 
 EXTERNAL = re.compile(r"<(?:script|link)\b[^>]*\b(?:src|href)=[\"']https?:[^>]*>(?:\s*</script>)?", re.IGNORECASE)
+NUMBERS = re.compile(r"\([^()]*\d to [^()]*\)")  # an interval in a sentence, with or without its value
+WRITTEN = {"main": cells.main_html, "claims": cells.claims_html, "claims_per_scale": cells.per_scale_html}
 
 
 def notebook_html(path: Path) -> str:
@@ -43,53 +46,76 @@ def build(profile: str, pages: bool = True) -> Path:
         if pages:
             write(folder / links[path.stem], notebook_html(path))
     runs = runs_of(profile)
+    tables = {table.name: _read(root / "tables" / f"{table.name}.csv") for table in catalogue.TABLES}
+    pictures = _pictures(root / "figures")
+    topics: dict[str, list[dict]] = {}
+    for one in pictures:
+        topics.setdefault(one["topic"], []).append(one)
+    above = topics.pop("", [])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template("report.html.j2").render(
         profile=profile,
+        pages=pages,
         runs=list(runs.values()),
         trained=sum((results.run_folder(profile, name) / "record.csv").is_file() for name in runs),
         made=results.provenance(),
-        tables={t.name: (t.caption, _table(root / "tables" / f"{t.name}.csv")) for t in catalogue.TABLES},
-        figures={f.name: (f.caption, _picture(root / "figures" / f"{f.name}.png")) for f in catalogue.FIGURES},
+        sentences=_sentences(profile, tables["claims"], tables["runs"]),
+        first=[one for one in above if one["name"] != "claims"],
+        claims_figure=next((one for one in above if one["name"] == "claims"), None),
+        topics=topics,
+        tables={
+            table.name: dict(caption=table.caption, html=WRITTEN.get(table.name, cells.table_html)(tables[table.name]))
+            for table in catalogue.TABLES
+        },
         links=links,
     )
     write(folder / "index.html", page)
     return folder / "index.html"
 
 
-def _table(path: Path) -> str:
-    """HTML of a table, nothing for one that is missing or empty. Differences: those measured, over all sets."""
+def _read(path: Path) -> pd.DataFrame:
+    """A table of the study, without rows where it is missing or empty."""
     if not path.is_file() or path.read_bytes() == b"\n":  # a table without rows can be without columns
-        return ""
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    if "difference_db" in table and "images" in table:
-        table = over_all_sets(table[table.images > 0])
-    if table.empty:
-        return ""
-    return table.to_html(index=False, border=0, na_rep="", float_format=_three_digits)
+        return pd.DataFrame()
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
-def _three_digits(value: float) -> str:
-    text = f"{value:.3f}"
-    return "0.000" if text == "-0.000" else text
+def _sentences(profile: str, claims: pd.DataFrame, costs: pd.DataFrame) -> list[str]:
+    """What the study says, as HTML with the verdicts in bold and the numbers in grey; none before it says anything."""
+    said = summary.of_profile(profile, claims, costs) if len(claims) else []
+    words = re.compile(rf"\b({'|'.join((*GOOD, *BAD, 'undecided'))})(?= at x)")
+    marked = (words.sub(lambda found: cells.verdict_html(found[0]), escape(text, quote=False)) for text in said)
+    return [NUMBERS.sub(r'<span class="note">\g<0></span>', text) for text in marked]
 
 
-def _picture(path: Path) -> dict | None:
-    """Base64 data of a figure and its width on the page: 200 pixels of the file are 110 there, for every figure."""
+def _pictures(folder: Path) -> list[dict]:
+    """The figures that are there, numbered: name, topic, caption, number, base64 data, and width on the page.
+
+    200 pixels of a file are 110 on the page, for every figure.
+    """
     from PIL import Image
 
-    if not path.is_file():
-        return None
-    with Image.open(path) as image:
-        return {"data": base64.b64encode(path.read_bytes()).decode(), "width": image.width * 110 // 200}
+    shown = []
+    for figure in catalogue.FIGURES:
+        path = folder / f"{figure.name}.png"
+        if path.is_file():
+            with Image.open(path) as image:
+                width = image.width * 110 // 200
+            data = base64.b64encode(path.read_bytes()).decode()
+            facts = dict(name=figure.name, topic=figure.topic, caption=figure.caption, number=len(shown) + 1)
+            shown.append(facts | dict(data=data, width=width))
+    return shown
 
 
 def main(words: list[str]) -> int:
-    """``PROFILE [--index-only]``; returns the exit status."""
+    """``PROFILE [--index-only] [--pdf]``; returns the exit status."""
     try:
-        print(f"< report: {build(words[0], pages='--index-only' not in words)}", flush=True)
+        page = build(words[0], pages="--index-only" not in words)
+        print(f"< report: {page}", flush=True)
+        if "--pdf" in words:
+            print(f"< report: {browser.to_pdf(page)}", flush=True)
     except InputError as error:
         print(f"FAILED report: {error}", file=sys.stderr)
         return 1

@@ -17,30 +17,67 @@ from igconv.study import results
 from igconv.study.run import Run
 from igconv.study.runs import runs_of
 
+TIMED = r"LR \d+x\d+, (.+?), quartiles"  # the device in the measure of a latency, see `igconv.reporting.claims`
 
-def sentences(claims: pd.DataFrame) -> list[str]:
-    """Five sentences with 95 % intervals, of the claims of a study of one small EDSR at x2, x3 and x4.
+
+def sentences(
+    claims: pd.DataFrame, trained_on: str = "two CPU cores", timed_on: str = "one thread of a CPU"
+) -> list[str]:
+    """Five sentences with 95 % intervals, of the claims of a study of one encoder; what was not run is left out.
 
     Args:
         claims: `igconv.reporting.claims.claims`.
-
-    Raises InputError for a study without these lines.
+        trained_on: machine of the trainings. Both are those of the profile `cpu` if not given.
+        timed_on: machine of the upsamplers alone.
     """
     of = _Lines(claims)
-    budget = of("IGConv: PSNR", EQUAL_STEPS).budget.iloc[0].removeprefix("reduced, ")
-    return [
-        f"With as many steps for each of three SPConv+ networks (the paper's baseline of EDSR), one IGConv is "
-        f"{of.words('IGConv: PSNR', 'SPConv+', EQUAL_STEPS)} on two CPU cores at {budget}.",
-        f"IGConv+ is {of.words('IGConv+: PSNR', 'SPConv+', EQUAL_STEPS)} against the same three, and "
-        f"{of.words('IGConv+: PSNR', 'SPConv,', EQUAL_STEPS)} against three SPConv.",
-        f"With as many steps as three SPConv networks together, IGConv is "
-        f"{of.words('IGConv: PSNR', EQUAL_TOTAL)}, IGConv+ {of.words('IGConv+: PSNR', EQUAL_TOTAL)}.",
-        f"Of the ingredients of IGConv+, the frequency loss is {of.words('frequency loss', 'IGConv+ with')}, IGSample "
-        f"{of.words('IGSample', 'IGConv+ with')}, dihedral averaging {of.words('dihedral', 'IGConv+ with')}.",
-        f"Once instantiated, the upsampler IGConv+ alone takes {of.ratio('IGConv+: faster')} of the time of SPConv+ on "
-        f"one thread of a CPU; over the encoders of the paper's tables one IGConv stores "
-        f"{of.ratio('IGConv: a third of the stored')} of the parameters of three networks (median and range).",
-    ]
+
+    def equal_steps() -> str:
+        words = of.words("IGConv: PSNR", "SPConv+", EQUAL_STEPS)
+        lines = of("IGConv: PSNR", "SPConv+", EQUAL_STEPS)
+        baseline = "three SPConv+ networks" if len(lines) == 3 else "the SPConv+ networks"
+        budget = lines.budget.iloc[0].removeprefix("reduced, ")
+        return (
+            f"With as many steps for each of {baseline} (the paper's baseline of EDSR), one IGConv is {words} on "
+            f"{trained_on} at {budget}."
+        )
+
+    def plus() -> str:
+        return (
+            f"IGConv+ is {of.words('IGConv+: PSNR', 'SPConv+', EQUAL_STEPS)} against the same "
+            f"{'three' if len(of('IGConv+: PSNR', 'SPConv+', EQUAL_STEPS)) == 3 else 'networks'}, and "
+            f"{of.words('IGConv+: PSNR', 'SPConv,', EQUAL_STEPS)} against three SPConv."
+        )
+
+    def equal_total() -> str:
+        return (
+            "With as many steps as three SPConv networks together, IGConv is "
+            f"{of.words('IGConv: PSNR', EQUAL_TOTAL)}, IGConv+ {of.words('IGConv+: PSNR', EQUAL_TOTAL)}."
+        )
+
+    def ingredients() -> str:
+        return (
+            "Of the ingredients of IGConv+, the frequency loss is "
+            f"{of.words('frequency loss', 'IGConv+ with')}, IGSample {of.words('IGSample', 'IGConv+ with')}, dihedral "
+            f"averaging {of.words('dihedral', 'IGConv+ with')}."
+        )
+
+    def costs() -> str:
+        return (
+            f"Once instantiated, the upsampler IGConv+ alone takes {of.ratio('IGConv+: faster')} of the time of "
+            f"SPConv+ on {timed_on}; over the encoders of the paper's tables one IGConv stores "
+            f"{of.ratio('IGConv: a third of the stored')} of the parameters of three networks (median and range)."
+        )
+
+    return _those_run(equal_steps, plus, equal_total, ingredients, costs)
+
+
+def _those_run(*texts: Callable[[], str]) -> list[str]:
+    found = []
+    for text in texts:
+        with suppress(InputError):
+            found.append(text())
+    return found
 
 
 def analyses(claims: pd.DataFrame, steps: pd.DataFrame, parts: pd.DataFrame) -> list[str]:
@@ -51,12 +88,7 @@ def analyses(claims: pd.DataFrame, steps: pd.DataFrame, parts: pd.DataFrame) -> 
         steps: `igconv.analysis.convergence.equal_steps`.
         parts: `igconv.analysis.convergence.parts`.
     """
-    of, found = _Lines(claims), []
-
-    def add(text: Callable[[], str]) -> None:
-        with suppress(InputError):
-            found.append(text())
-
+    of = _Lines(claims)
     alike, removed = "Encoders of different scales are alike", "same LR, linear part removed"
 
     def similar() -> str:
@@ -85,8 +117,7 @@ def analyses(claims: pd.DataFrame, steps: pd.DataFrame, parts: pd.DataFrame) -> 
         )
 
     depth = "More alike in deeper"
-    for text in (similar, explained, predicted, biased):
-        add(text)
+    found = _those_run(similar, explained, predicted, biased)
     on_tests = steps[(steps.model == "IGConv") & steps.measured_on.str.startswith("test")] if len(steps) else steps
     if len(on_tests):
         words = ", ".join(f"{row.equal_steps:,.0f} at x{row.scale}" for row in on_tests.itertuples())
@@ -119,7 +150,7 @@ class _Lines:
             f"{row.verdict} at {row.scale} ({row.value:+.2f} dB, {row.low:+.2f} to {row.high:+.2f})"
             for row in self(claim, *about).itertuples()
         ]
-        return ", ".join(parts[:-1]) + " and " + parts[-1]
+        return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
     def against(self, claim: str, *about: str, target: bool = True) -> str:
         """ "0.93 (0.92 to 0.94) against 0.60", of the first line whose thing ends as the first of ``about`` does."""
@@ -182,7 +213,18 @@ def changes(measured: pd.DataFrame, costs: pd.DataFrame, runs: Iterable[Run]) ->
 def findings(profile: str) -> str:
     """The sentences as a list in Markdown. Raises InputError for a profile without claims."""
     table = results.read_table(results.root(profile) / "tables" / "claims.csv")
-    return "\n".join(f"{number}. {text}" for number, text in enumerate(sentences(table), 1)) + "\n"
+    costs = results.root(profile) / "tables" / "runs.csv"
+    said = of_profile(profile, table, results.read_table(costs) if costs.is_file() else pd.DataFrame())
+    return "\n".join(f"{number}. {text}" for number, text in enumerate(said, 1)) + "\n"
+
+
+def of_profile(profile: str, claims: pd.DataFrame, costs: pd.DataFrame) -> list[str]:
+    """`sentences` with the machines of a profile. costs: ``tables/runs.csv``."""
+    if profile == "cpu":  # whose device has only a vendor's name
+        return sentences(claims)
+    devices = costs.device.dropna().unique() if "device" in costs else ()
+    timed = claims.loc[claims.claim.str.startswith("IGConv+: faster"), "measure"].str.extract(TIMED)[0].dropna()
+    return sentences(claims, " and ".join(devices), timed.iloc[0] if len(timed) else "one device")
 
 
 def added(profile: str) -> str:
