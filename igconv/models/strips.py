@@ -18,6 +18,7 @@ from igconv.models.encoders.smfanet import POOLING, SMFA, FeatureMixing, SMFANet
 from igconv.models.super_resolver import SuperResolver
 
 PIXELS, LEAST_ROWS = 1 << 17, 16  # LR pixels of a strip, and its rows where the image is wider than that
+COPIES = 8  # of a strip's features, while a block works on it
 BLOCK_HALO = 2  # rows that one block's 3x3 convolutions see beyond a strip: one in SMFA, one in PCFN
 
 
@@ -36,7 +37,7 @@ def in_strips(model: SuperResolver, head_halo: int, pixels: int = PIXELS) -> Cal
         head_halo: LR rows that the upsampler and the sampler see beyond a strip.
         pixels: LR pixels of a strip.
 
-    Raises InputError, before the work, where the features do not fit into a CPU's memory.
+    Raises InputError, before the work, where features, result and a strip do not fit into a CPU's memory together.
     """
 
     @torch.no_grad()
@@ -45,9 +46,11 @@ def in_strips(model: SuperResolver, head_halo: int, pixels: int = PIXELS) -> Cal
         rows = max(LEAST_ROWS, pixels // width)
         channels = model.encoder.out_channels
         if lr.device.type == "cpu":
-            size = 4 * batch * channels * height * width
-            advice = "; tiles that do not keep them (--tile 512 --halo 32) give nearly the same"
-            memory.require(size, f"the features of {width}x{height} pixels", advice)
+            # With all that is there at the same time: the result as floats and as an image, and a strip at work.
+            results = 2 * 3 * scale**2 * height * width
+            size = 4 * batch * (channels * (height + COPIES * min(rows, height)) * width + results)
+            advice = "; tiles that do not keep features (--tile 512 --halo 32) give nearly the same"
+            memory.require(size, f"{width}x{height} pixels at x{scale} with the features of all", advice)
         x = lr.new_empty(batch, channels, height, width).contiguous(memory_format=torch.channels_last)
         for top, bottom in _strips(height, rows):
             x[..., top:bottom, :] = _first(model, lr, top, bottom)

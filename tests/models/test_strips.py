@@ -65,11 +65,12 @@ def test_large_images_take_strips(monkeypatch):
 
 
 def test_features_that_do_not_fit_are_said_before(monkeypatch):
-    """With the way out."""
+    """With the way out; features and result have to fit together, not each alone."""
     model = small()
-    monkeypatch.setattr(memory, "available", lambda: 1e3)
+    features, result = 4 * model.encoder.out_channels * 60 * 50, 4 * 3 * 120 * 100
+    monkeypatch.setattr(memory, "available", lambda: 1.5 * max(features, result))
     monkeypatch.setattr(strips, "_first", lambda *_: pytest.fail("the work began"))
-    with pytest.raises(InputError, match=r"the features of 50x60 pixels needs? about .*--tile"):
+    with pytest.raises(InputError, match=r"50x60 pixels at x2 with the features of all needs about .*--tile"):
         strips.in_strips(model, 11)(torch.rand(1, 3, 60, 50), 2)
 
 
