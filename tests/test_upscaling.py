@@ -53,7 +53,8 @@ def test_pillow_images_come_back_as_such(photo, model):
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     picture = Image.fromarray(photo)
-    for mode, wanted in (("RGB", "RGB"), ("RGBA", "RGBA"), ("L", "L"), ("LA", "LA"), ("P", "RGB"), ("CMYK", "RGB")):
+    for mode, wanted in (("RGB", "RGB"), ("RGBA", "RGBA"), ("L", "L"), ("LA", "LA"), ("P", "RGB"), ("CMYK", "RGB"),
+                         ("1", "L")):  # fmt: skip
         given = picture.convert(mode)
         large = igconv.upscale(given, 2, model)
         assert isinstance(large, Image.Image)

@@ -43,8 +43,8 @@ def validation_bands(
 
 
 @lru_cache(maxsize=64)  # of some 0.1 MB each: a training looks at the same ones fifty times
-def _centre_pair(path: Path, side: int, scale: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(lr, hr) of the centre of an image file, ``side`` HR pixels."""
+def _centre_pair(path: Path, written: int, side: int, scale: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(lr, hr) of the centre of an image file that was ``written`` at that time, ``side`` HR pixels."""
     image = read_image(path, grey_as_rgb=True)
     top, left = ((n - min(side, n)) // 2 for n in image.shape[-2:])
     return benchmark_pair(image[:, top : top + side, left : left + side], scale)
@@ -59,7 +59,7 @@ def _validation(model, test_sets: Sequence[str], scales: Sequence[int], images: 
         for name in test_sets:
             for path in datasets.image_set(name).paths()[:images]:
                 for scale in scales:
-                    lr, hr = _centre_pair(path, side, scale)
+                    lr, hr = _centre_pair(path, path.stat().st_mtime_ns, side, scale)
                     yield scale, upscale(model, lr, scale, device)[0], hr
     finally:
         model.train(mode)

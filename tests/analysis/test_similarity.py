@@ -167,6 +167,15 @@ def test_summary_of_comparisons(model, images):
     assert [row["mean"], row["min"], row["max"], row["last"]] == pytest.approx([1, 1, 1, 1])
 
 
+def test_features_are_those_of_exact_arithmetic(model, images):
+    """Whatever TF32 setting the caller has, which comes back."""
+    seen = []
+    torch.backends.cudnn.allow_tf32 = True
+    similarity.observe(model, images, 8, lambda lr, features: seen.append(torch.backends.cudnn.allow_tf32))
+    assert seen == [False, False]
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_bad_input_is_named(model, images):
     with pytest.raises(InputError, match="constant features"):
         similarity.linear_cka(torch.ones(8, 3), noise(8, 3))

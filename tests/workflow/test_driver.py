@@ -186,6 +186,22 @@ def test_dry_run_lists_every_run_with_its_budget(tmp_path):
     assert not list(tmp_path.iterdir()), "a dry run writes nothing"
 
 
+def test_what_is_trained_is_evaluated_so_far(tmp_path, monkeypatch):
+    """A study that was cut short: evaluations and tables of the finished run, and no training."""
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path))
+    first, second, *_ = runs_of("smoke")
+    results.model_file("smoke", second).parent.mkdir(parents=True)
+    results.model_file("smoke", second).touch()
+    for option, expected in ((["so_far=True"], {second}), ([], set(runs_of("smoke")))):
+        command = driver.snakemake("smoke", 1, "--dry-run", "--quiet", "host", "--config", "profile=smoke", *option)
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+        assert done.returncode == 0, done.stdout + done.stderr
+        planned = done.stdout + done.stderr
+        assert set(re.findall(r"output: rows/(\S+)\.csv \(update\)", planned)) == expected, planned[-3000:]
+        assert (f"runs/{first}/model.safetensors" in planned) == (not option)
+        assert "10_tables" in planned
+
+
 def test_missing_data_stop_with_one_line(tmp_path):
     done = call("paper", results_folder=tmp_path, IGCONV_DATA=str(tmp_path / "nowhere"))
     assert done.returncode == 2
