@@ -1,6 +1,7 @@
 """Rows: the schema, values against metrics by hand, when they are reused."""
 
 import os
+import shutil
 import threading
 from dataclasses import replace
 
@@ -385,6 +386,10 @@ def test_validation_is_a_mean_over_centres(finished, image_sets):
             with torch.no_grad():
                 expected.append(metrics.psnr_y(model(lr.float()[None] / 255, scale), hr, scale))
     assert value == pytest.approx(np.mean(expected), abs=1e-6)
+    shutil.copyfile(
+        image_sets / "train/tiny/0.png", image_sets / "benchmarks/tiny/HR/t0.png"
+    )  # another image of the name
+    assert abs(validation_psnr(model, ["tiny_test"], (2, 3), side=24) - value) > 1e-3
 
 
 def test_bicubic_is_the_floor_of_the_benchmarks(photograph):
