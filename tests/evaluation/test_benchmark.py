@@ -383,8 +383,8 @@ def test_validation_is_a_mean_over_centres(finished, image_sets):
         crop = image[:, (h - 24) // 2 :, (w - 24) // 2 :][:, :24, :24]
         for scale in (2, 3):
             lr, hr = benchmark.benchmark_pair(crop, scale)
-            with torch.no_grad():
-                expected.append(metrics.psnr_y(model(lr.float()[None] / 255, scale), hr, scale))
+            # In the same memory layout: another one may round a byte.
+            expected.append(metrics.psnr_y(upscale(model, lr, scale)[0], hr, scale))
     assert value == pytest.approx(np.mean(expected), abs=1e-6)
     shutil.copyfile(
         image_sets / "train/tiny/0.png", image_sets / "benchmarks/tiny/HR/t0.png"
