@@ -103,13 +103,15 @@ def _gate(smfa: SMFA, x: Tensor, rows: int) -> Tensor:
     for top, bottom in _strips(height, rows):
         context = smfa.linear_0(F.normalize(x[..., top:bottom, :])).chunk(2, dim=1)[1]
         moments = deviations(context)
-        parts.append((width * (bottom - top), *(value.cpu().double() for value in moments)))  # MPS has no float64
+        parts.append([width * (bottom - top), *(value.cpu().double() for value in moments)])  # MPS has no float64
         maxima.append(F.adaptive_max_pool2d(context, (bottom - top, cells[1])))  # maxima of maxima: columns, then rows
     summary = smfa.dw_conv(F.adaptive_max_pool2d(torch.cat(maxima, dim=-2), cells))
     count = height * width
-    mean = sum(pixels * of_part for pixels, of_part, _ in parts) / count
-    squares = sum(part + pixels * (of_part - mean).square() for pixels, of_part, part in parts)
-    variance = (squares / max(1, count - 1)).to(x)
+    means, squares = (torch.stack([part[i] for part in parts]) for i in (1, 2))
+    pixels = torch.tensor([part[0] for part in parts]).reshape(-1, 1, 1, 1, 1)
+    mean = (pixels * means).sum(0) / count
+    total = (squares + pixels * (means - mean).square()).sum(0)
+    variance = (total / max(1, count - 1)).to(x)
     return F.gelu(smfa.linear_1(summary * smfa.alpha + variance * smfa.belt))
 
 
