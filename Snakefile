@@ -6,6 +6,7 @@ import shlex
 from igconv.study import results
 from igconv.study.runs import runs_of
 from igconv.workflow import forked
+from igconv.workflow.driver import cores
 
 PROFILE = config["profile"]
 RUNS = runs_of(PROFILE)
@@ -24,8 +25,12 @@ def quoted(word):
     return shlex.quote(str(word)).replace("{", "{{").replace("}", "}}")
 
 
+# Steps that run side by side share the machine's cores: threads that wait for one another on cores that another step has
+# cost many times what they bring. Snakemake itself would give one thread to each.
+SHARE = max(1, cores() // (workflow.cores or 1))
+THREADS = f"OMP_NUM_THREADS=$(({{threads}} * {SHARE}))"
 # A step is a forked process where the driver has a server for them, else a new one.
-RUN = " ".join(map(quoted, forked.COMMAND))
+RUN = f"{THREADS} {' '.join(map(quoted, forked.COMMAND))}"
 EXECUTE = f"{RUN} igconv.workflow.notebooks {{input.notebook:q}} {{log.notebook:q}} profile={PROFILE}"
 
 

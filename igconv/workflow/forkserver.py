@@ -125,7 +125,17 @@ def _receive(connection: socket.socket) -> dict:
     os.environ.clear()
     os.environ |= request["environment"]
     os.chdir(request["folder"])
+    _take_threads()
     return request
+
+
+def _take_threads() -> None:
+    """A new process would read the number of threads when it imports PyTorch, which happened in the server."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted):
+        import torch
+
+        torch.set_num_threads(int(wanted))
 
 
 def _end_with(connection: socket.socket) -> None:

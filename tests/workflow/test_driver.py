@@ -202,6 +202,21 @@ def test_what_is_trained_is_evaluated_so_far(tmp_path, monkeypatch):
         assert "10_tables" in planned
 
 
+@pytest.mark.parametrize(("jobs", "alone", "beside"), [(1, 8, 8), (4, 8, 2)])
+def test_steps_side_by_side_share_the_cores(tmp_path, monkeypatch, jobs, alone, beside):
+    """Of eight cores: a notebook that needs them all, and one beside others."""
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path))
+    results.root("smoke").mkdir(parents=True)
+    code = """import runpy, sys; from igconv.workflow import driver; driver.cores = lambda: 8
+sys.argv = sys.argv[1:]; runpy.run_module("snakemake", run_name="__main__", alter_sys=True)"""
+    _, _, module, *words = driver.snakemake("smoke", jobs, "--dry-run", "--printshellcmds")
+    done = subprocess.run([sys.executable, "-c", code, module, *words], capture_output=True, text=True)
+    shown = done.stdout + done.stderr
+    given = re.findall(r"OMP_NUM_THREADS=\$\(\((\d+) \* (\d+)\)\) .*?(0[24]_\w+)\.ipynb", shown)
+    threads = {notebook: int(needed) * int(share) for needed, share, notebook in given}
+    assert threads == {"02_evaluate": alone, "04_spconv_correlation": beside}
+
+
 def test_missing_data_stop_with_one_line(tmp_path):
     done = call("paper", results_folder=tmp_path, IGCONV_DATA=str(tmp_path / "nowhere"))
     assert done.returncode == 2

@@ -20,6 +20,8 @@ from pathlib import Path
 def main(words):
     print("out", *words, os.environ["GIVEN"], Path.cwd().name, "torch" in sys.modules, flush=True)
     print("error", os.environ.get("GONE"), file=sys.stderr)
+    if words[0] == "threads":
+        print("threads", sys.modules["torch"].get_num_threads(), flush=True)
     if words[0] == "raise":
         raise ValueError("broken thing")
     if words[0] == "sleep":
@@ -72,6 +74,13 @@ def test_words_folder_environment_output_and_status_are_the_asking_ones(server, 
     assert out == f"out a b 7 value {tmp_path.name} True\n"
     assert error == "error None\n"
     assert process.returncode == 7
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_a_step_has_the_threads_of_its_environment(server, threads):
+    environment, folder = server
+    process = start((environment | {"OMP_NUM_THREADS": threads}, folder), "step", "threads", "0")
+    assert f"threads {threads}\n" in process.communicate()[0]
 
 
 def test_without_a_server_it_is_a_new_process(server, tmp_path):
