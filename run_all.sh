@@ -216,7 +216,9 @@ if [[ $profile == test ]]; then
   "$python" -m ruff check .
   "$python" -m ruff format --check .
   "$python" -m basedpyright --pythonpath "$python"
-  # A process per core, but few: each holds PyTorch, and some tests train. `-n 0` is one process, for a debugger.
+  # A process per core, but few: each holds PyTorch, and some tests train. `-n 0` is one process, for a debugger. One
+  # thread in each: threads that wait for one another on the other process's core cost more than they bring.
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
   # A file stays in one process, which makes its fixtures once, and files come in the order of tests/conftest.py.
   exec "$python" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
 fi
