@@ -53,4 +53,4 @@ def test_an_encoder_is_put_beside_the_papers_multi_scale_network():
     ]
     assert all(one["value"] == pytest.approx(-0.2) for one in lines)
     assert "mean over 2 sets (-0.30 to -0.10)" in lines[0]["measure"]
-    assert one_encoder(whole, paper("another"))[0]["verdict"] == "not run"
+    assert one_encoder(whole, paper("another")) == []

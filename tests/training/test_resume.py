@@ -17,6 +17,7 @@ from igconv.data import datasets
 from igconv.data.patches import PatchSource
 from igconv.models import state_files
 from igconv.study import results
+from igconv.study.runs import get_run
 from igconv.training import start
 from igconv.training.feed import HostFeed
 from igconv.training.loop import train
@@ -109,8 +110,11 @@ def test_two_processes_train_the_same_model(results_root):
         found.append(state_files.read_weights(folder / "model.safetensors"))
         (folder / "model.safetensors").unlink()
         (folder / "last.ckpt").unlink()
-    for key, value in found[0].items():
-        assert torch.allclose(value, found[1][key], atol=1e-5), key
+    difference = torch.cat([(value - found[1][key]).abs().flatten() for key, value in found[0].items()])
+    # Adam moves an entry that has almost no gradient by the sign of what rounding leaves, and rounding is the
+    # processor's: single entries are off by more, none by a tenth of a step. A wrong mean of gradients moves them all.
+    assert (difference > 1e-5).float().mean() < 1e-3
+    assert difference.max() < get_run("smoke", name).learning_rate / 10
 
 
 def test_resume_does_not_repeat_steps(tiny_run, go, monkeypatch):
