@@ -202,6 +202,16 @@ FIGURES = (
     Figure("pattern_continuity", KERNELS, ("analysis/correlation/continuity",), figures.pattern_continuity,
            "How continuous the generated kernels are: correlation with the pattern at x32 averaged down, and the total "
            "variation beside that of the same numbers in random places; medians and 5-95 % of the channels."),
+    Figure("conversion_losses", KERNELS, ("analysis/conversion/quality",), figures.conversion_losses,
+           "Nothing is trained here: what a frozen encoder of another scale costs with SPConvs in closed form, and "
+           "what one IGConv costs instead of these SPConvs. A dot per network and set."),
+    Figure("conversion_heads", KERNELS, ("analysis/conversion/quality",), figures.conversion_heads,
+           "All heads on one frozen encoder, minus SPConvs in closed form; scales beyond those of the fit were left "
+           "out of it."),
+    Figure("conversion_fit", KERNELS, ("analysis/conversion/iterations", "analysis/conversion/eigenvalues"),
+           figures.conversion_fit,
+           "How a hyper-network is fitted to SPConvs: the features' covariance before and after whitening, the error "
+           "of the kernels by iteration, and what it costs in dB on the crops of the fit."),
     Figure("band_errors", SPECTRA, ("analysis/spectrum/bands",), figures.band_errors,
            "Error energy relative to the image's energy per radial frequency band. The dashed line is the Nyquist "
            "frequency of the LR image.", _unchanged),

@@ -19,8 +19,6 @@ FIGURES = {figure.name: figure for figure in catalogue.FIGURES}
 TABLES = {table.name: table for table in catalogue.TABLES}
 # Drawn in notebooks, of what depends on a reader's choice; helpers that draw nothing.
 NO_FILE = {"band_differences"}
-# Drawn in notebook 09 alone, until its tables are committed for the profile that the test below draws from.
-NO_FILE |= {"conversion_losses", "conversion_heads", "conversion_fit"}
 # Of the notebook explore, which writes nothing.
 NO_FILE |= {"explored", "kernel_along_scale", "sampling_offsets"}
 HELPERS = {"COLOURS", "Picture", "labelled", "save", "style"}
