@@ -374,8 +374,8 @@ def conclusion(quality: pd.DataFrame, costs: pd.DataFrame) -> str:
     closest = fitted[fitted["head"] == FITTED]
     lines = [
         f"One IGConv instead of {fitted.scale.nunique()} SPConvs in closed form costs "
-        f"{-closest.difference_db.mean():.3f} dB on average over {closest.network.nunique()} encoders and "
-        f"{closest.dataset.nunique()} sets, at most {-closest.difference_db.min():.3f} dB."
+        f"{0 - round(closest.difference_db.mean(), 3):.3f} dB on average over {closest.network.nunique()} encoders and "
+        f"{closest.dataset.nunique()} sets, at most {0 - round(closest.difference_db.min(), 3):.3f} dB."
     ]
     key = ["family", "scale", "dataset"]
     others = fitted[(fitted["head"] == CLOSED) & (fitted.scale != fitted.encoder_scale)]
