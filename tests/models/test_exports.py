@@ -116,6 +116,17 @@ def test_pooling_as_it_is_exported_has_the_same_maxima(monkeypatch, sides):
     assert torch.equal(smfanet.spread(torch.nn.functional.pad(cells, (1, 1, 1, 1)), x), spread)
 
 
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("sides", [(1, 1), (1, 2), (7, 9), (64, 41)])
+def test_the_variance_is_the_unbiased_one(dtype, off, sides):
+    """Of each channel, also beside a mean that is much larger; of one pixel zero."""
+    from igconv.models.encoders.smfanet import variance
+
+    x = (torch.randn(2, 3, *sides) + 20).to(dtype).contiguous(memory_format=torch.channels_last)
+    expected = x.double().var((-2, -1), correction=min(1, sides[0] * sides[1] - 1), keepdim=True)
+    torch.testing.assert_close(variance(x).double(), expected, rtol=off, atol=0)
+
+
 def test_the_encoder_is_the_same_as_it_is_exported(monkeypatch):
     """Features of an SMFANet in either form."""
     torch.manual_seed(0)

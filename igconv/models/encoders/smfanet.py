@@ -61,7 +61,7 @@ def variance(x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():  # without a choice by size, which an exported graph could not make
         freedom: Any = torch.sym_max(1, count - 1)
         return deviations(x)[1] / freedom
-    if x.device.type != "cpu" and count > 1:  # one kernel, and sums in float32 whatever the type of x
+    if count > 1 and (x.device.type, x.dtype) != ("cpu", torch.float32):  # sums in float32 whatever the type of x
         return x.var(dim=(-2, -1), keepdim=True)
     return deviations(x)[1] / max(1, count - 1)
 
