@@ -1,10 +1,13 @@
 """The README stays short, its pictures can be seen, and the citation is a valid file."""
 
+import re
+
 import pandas as pd
 import yaml
 from committed import PACKAGED_ROWS
 from PIL import Image
 
+from igconv.analysis import converted
 from igconv.study.results import PROJECT
 
 
@@ -37,3 +40,19 @@ def test_the_table_of_the_packaged_model_is_that_of_its_rows():
         means = part.groupby("scale").psnr_y_db.mean().reindex(range(2, 9))
         cells = ["-" if mean != mean else f"{mean:.2f}" for mean in means]
         assert f"| {dataset} | {' | '.join(cells)} |" in page
+
+
+def test_what_a_conversion_costs_is_what_notebook_09_has_measured():
+    """In docs/conversion.md: the function, the encoder, and scales that were left out of the fit."""
+    quality = pd.read_csv(PROJECT / "results" / "cpu" / "analysis" / "conversion" / "quality.csv")
+    costs = pd.read_csv(PROJECT / "results" / "cpu" / "analysis" / "conversion" / "costs.csv")
+    page = " ".join((PROJECT / "docs" / "conversion.md").read_text().split())
+    of_function = quality[quality["head"] == converted.FITTED]
+    assert of_function[of_function.fitted].difference_db.abs().max() < 1e-3
+    assert "costs less than 0.001 dB everywhere" in page
+    assert (
+        f"IGConv is {-of_function[~of_function.fitted].difference_db.mean():.1f} dB below SPConvs fitted there" in page
+    )
+    (of_encoder,) = re.findall(r"(\S+) dB in the median, (\S+) to (\S+)\.", converted.conclusion(quality, costs))
+    median, low, high = (number.removeprefix("-") if place == 0 else number for place, number in enumerate(of_encoder))
+    assert f"are {median} dB below the networks trained there (median; {low} to {high})" in page
