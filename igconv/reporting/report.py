@@ -34,7 +34,8 @@ def notebook_html(path: Path) -> str:
 def build(profile: str, pages: bool = True) -> Path:
     """Write ``report/index.html`` and a page per executed notebook. Returns the path of the index.
 
-    ``pages=False`` writes the index alone, with links to the executed notebooks: small enough to be committed.
+    ``pages=False`` writes the index alone, with links to the executed notebooks and figures that lie beside it: small
+    enough to be committed. Else the index holds its figures.
     """
     import jinja2
 
@@ -47,7 +48,7 @@ def build(profile: str, pages: bool = True) -> Path:
             write(folder / links[path.stem], notebook_html(path))
     runs = runs_of(profile)
     tables = {table.name: _read(root / "tables" / f"{table.name}.csv") for table in catalogue.TABLES}
-    pictures = _pictures(root / "figures")
+    pictures = _pictures(root / "figures", embedded=pages)
     topics: dict[str, list[dict]] = {}
     for one in pictures:
         topics.setdefault(one["topic"], []).append(one)
@@ -90,10 +91,10 @@ def _sentences(profile: str, claims: pd.DataFrame, costs: pd.DataFrame) -> list[
     return [NUMBERS.sub(r'<span class="note">\g<0></span>', text) for text in marked]
 
 
-def _pictures(folder: Path) -> list[dict]:
-    """The figures that are there, numbered: name, topic, caption, number, base64 data, and width on the page.
+def _pictures(folder: Path, embedded: bool) -> list[dict]:
+    """The figures that are there, numbered: name, topic, caption, number, source, and width on the page.
 
-    200 pixels of a file are 110 on the page, for every figure.
+    200 pixels of a file are 110 on the page, for every figure. The source is the file's data or its relative address.
     """
     from PIL import Image
 
@@ -103,9 +104,9 @@ def _pictures(folder: Path) -> list[dict]:
         if path.is_file():
             with Image.open(path) as image:
                 width = image.width * 110 // 200
-            data = base64.b64encode(path.read_bytes()).decode()
+            data = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if embedded else ""
             facts = dict(name=figure.name, topic=figure.topic, caption=figure.caption, number=len(shown) + 1)
-            shown.append(facts | dict(data=data, width=width))
+            shown.append(facts | dict(source=data or f"../figures/{path.name}", width=width))
     return shown
 
 

@@ -122,7 +122,8 @@ def test_the_report_shows_what_is_there_with_its_caption(results_root):
     picture = figures.image_grid([("t", torch.zeros(3, 4, 4, dtype=torch.uint8))], 1)
     for name in FIGURES:
         figures.save(picture, results.root("smoke") / "figures", name)
-    page = report.build("smoke", pages=False).read_text()
+    page = report.build("smoke").read_text()
+    assert len(re.findall(r'src="data:image/png;base64,\w{100}', page)) == page.count("<img") == len(FIGURES)
     shown = re.findall(r'<figure id="(\w+)">', page)
     assert shown == list(FIGURES)
     assert TABLES["runs"].caption in page
