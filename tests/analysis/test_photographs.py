@@ -6,6 +6,7 @@ import torch
 
 from igconv.analysis import photographs, pictures
 from igconv.evaluation.benchmark import bicubic
+from igconv.evaluation.metrics import psnr_y
 
 
 def test_sizes_are_width_and_height(image_sets):
@@ -74,3 +75,31 @@ def test_enlargements_and_degradations(photograph):
         ("HR", 64), ("LR ×4, matlab", 16), ("bicubic of it, matlab", 64), ("LR ×4, pil", 16),
         ("bicubic of it, pil", 64),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [(3, 30), (24, 0)])
+def test_the_crop_is_where_the_models_differ(photograph, place):
+    """A row per scale with HR, bicubic and the models, all of one place: that of the largest scale's difference."""
+    image, (top, left) = photograph(48, 60), place
+
+    def other(lr, scale):
+        enlarged = bicubic(lr, scale)
+        if scale == 3:
+            enlarged[..., top : top + 12, left : left + 12] = 1 - enlarged[..., top : top + 12, left : left + 12]
+        return enlarged
+
+    models = {"one": {2: bicubic, 3: bicubic}, "other": {2: other, 3: other}}
+    shown = pictures.at_scales(models, image, "name", side=12)
+    assert [title.split(":")[0] for title, _ in shown] == [
+        "name, HR", "bicubic ×2", "one ×2", "other ×2", "name, HR", "bicubic ×3", "one ×3", "other ×3",
+    ]  # fmt: skip
+    crop = image[:, top : top + 12, left : left + 12]
+    assert torch.equal(shown[0][1], crop)
+    assert torch.equal(shown[4][1], crop)
+    assert torch.equal(shown[5][1], shown[6][1])
+    assert not torch.equal(shown[5][1], shown[7][1])
+    assert shown[6][0] == f"one ×3: {psnr_y(shown[6][1], crop, 0):.2f} dB"
+
+
+def test_nothing_larger_than_the_image_is_cut():
+    assert pictures.where_they_differ([torch.zeros(3, 8, 9), torch.ones(3, 8, 9)], 20) == (0, 0)

@@ -64,14 +64,19 @@ def test_large_images_take_strips(monkeypatch):
     torch.testing.assert_close(turned, inference.self_ensemble(model)(lr, 2), atol=2e-5, rtol=1e-5)
 
 
-def test_features_that_do_not_fit_are_said_before(monkeypatch):
-    """With the way out; features and result have to fit together, not each alone."""
-    model = small()
-    features, result = 4 * model.encoder.out_channels * 60 * 50, 4 * 3 * 120 * 100
-    monkeypatch.setattr(memory, "available", lambda: 1.5 * max(features, result))
+@pytest.mark.parametrize("rows", [60, 20])
+def test_what_does_not_fit_is_said_before(monkeypatch, rows):
+    """With the way out; features, a strip's copies of them and the result have to fit together."""
+    model, whole = small(), torch.rand(1, 3, 60, 50)
     monkeypatch.setattr(strips, "_first", lambda *_: pytest.fail("the work began"))
+    needed = 4 * (model.encoder.out_channels * (60 + strips.COPIES * rows) * 50 + 2 * 3 * 120 * 100)
+    run = strips.in_strips(model, 11, pixels=rows * 50)
+    monkeypatch.setattr(memory, "available", lambda: needed - 1)
     with pytest.raises(InputError, match=r"50x60 pixels at x2 with the features of all needs about .*--tile"):
-        strips.in_strips(model, 11)(torch.rand(1, 3, 60, 50), 2)
+        run(whole, 2)
+    monkeypatch.setattr(memory, "available", lambda: needed)
+    with pytest.raises(pytest.fail.Exception, match="the work began"):
+        run(whole, 2)
 
 
 def test_other_models_are_left_to_tiles():
