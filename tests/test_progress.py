@@ -10,11 +10,16 @@ from igconv.models import strips
 
 
 @pytest.fixture
-def terminal(monkeypatch):
-    """Standard error is a terminal, and a bar shows itself at once."""
-    monkeypatch.setattr(progress, "_at_terminal", lambda: True)
+def at_once(monkeypatch):
+    """A bar shows itself at once, not after a second."""
     real = tqdm.tqdm
     monkeypatch.setattr(tqdm, "tqdm", lambda *items, **options: real(*items, **options | dict(delay=0)))
+
+
+@pytest.fixture
+def terminal(monkeypatch, at_once):
+    """Standard error is a terminal."""
+    monkeypatch.setattr(progress, "_at_terminal", lambda: True)
 
 
 def test_upscale_shows_images_and_tiles_at_a_terminal(terminal, weights, tmp_path, capsys):
@@ -32,7 +37,7 @@ def test_upscale_shows_images_and_tiles_at_a_terminal(terminal, weights, tmp_pat
     assert capsys.readouterr().err == ""
 
 
-def test_upscale_is_silent_elsewhere(weights, tmp_path, capsys):
+def test_upscale_is_silent_elsewhere(at_once, weights, tmp_path, capsys):
     source = photo(tmp_path / "in.png")
     words = ["upscale", str(source), "--weights", str(weights), "--tile", "8", "-o", str(tmp_path / "out.png")]
     assert cli.main(words) == 0
