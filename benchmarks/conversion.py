@@ -59,10 +59,8 @@ def main(
     halved = copy.deepcopy(done.model)
     for parameter in halved.parameters():
         parameter.data = parameter.data.half().float()
-    basis = done.model.upsampler.basis.detach().double() if done.fitted else None
     models = {"bicubic": bicubic, "IGConv": done.model, "IGConv, half precision": halved}
-    if basis is not None:
-        models["SPConvs in closed form"] = convert.with_spconvs(source, done.closed, basis)
+    models["SPConvs in closed form"] = convert.with_spconvs(source, done.closed, done.basis)
     models["as published"] = lambda lr, scale: source.network(lr)
     models["as published, enlarged by bicubic"] = once_more
     tables = []

@@ -19,12 +19,12 @@ import tyro
 
 from igconv.conversion.convert import conversion
 from igconv.conversion.sources import opened
-from igconv.conversion.tuning import PROFILE, tuned, tuning_run
 from igconv.evaluation import benchmark
 from igconv.files import sha256
 from igconv.models import checkpoints
 from igconv.study import results
 from igconv.study.run import Run
+from igconv.training.converting import PROFILE, tuned, tuning_run
 from igconv.upscaling import DEFAULT_WEIGHTS, default_model
 
 SCALES = (2, 3, 4, 5, 6, 7, 8)

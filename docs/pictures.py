@@ -10,11 +10,11 @@ import torch
 
 from igconv import upscaling
 from igconv.analysis import photographs, pictures
-from igconv.conversion.convert import convert
 from igconv.conversion.sources import opened
 from igconv.data import resize
 from igconv.errors import InputError
 from igconv.reporting import figures
+from igconv.training.converting import convert
 
 HERE = Path(__file__).parent / "pictures"
 SIDE = 40

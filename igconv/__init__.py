@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what `__getattr__` finds, for whoever reads types
-    from igconv.conversion.convert import convert as convert
     from igconv.data import resize as resize
     from igconv.errors import InputError as InputError
     from igconv.evaluation import metrics as metrics
@@ -23,6 +22,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for whoever reads types
     from igconv.models.upsamplers import SPConv as SPConv
     from igconv.models.upsamplers import SPConvPlus as SPConvPlus
     from igconv.training import losses as losses
+    from igconv.training.converting import convert as convert
     from igconv.upscaling import upscale as upscale
 
 __version__ = "0.1.0"
@@ -35,7 +35,7 @@ _HOME = {
     "IGConv": "models.upsamplers",
     "IGSample": "models.upsamplers",
     "upscale": "upscaling",
-    "convert": "conversion.convert",
+    "convert": "training.converting",
     "load_official": "models.official",
     "save": "models.checkpoints",
     "load": "models.checkpoints",

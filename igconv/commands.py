@@ -227,10 +227,10 @@ def convert(
         tune: steps of training that follow; the same command resumes it.
         device: cpu, cuda or mps (Apple's chips).
     """
-    from igconv.conversion.convert import convert as convert_network
     from igconv.data.picture_files import check_place
     from igconv.models import checkpoints, inference
     from igconv.models.arithmetic import chosen_device
+    from igconv.training.converting import convert as convert_network
 
     device = chosen_device(device)
     if output.suffix != ".safetensors":

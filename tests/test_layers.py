@@ -12,8 +12,8 @@ from igconv.study.results import PROJECT
 
 # From top to bottom. A module imports from its own floor and from those below it.
 FLOORS = (
-    ("cli", "commands"), ("upscaling",), ("workflow",), ("reporting",), ("analysis",), ("conversion",), ("training",),
-    ("evaluation",), ("models",), ("data",), ("study",), ("errors", "files", "progress"),
+    ("cli", "commands"), ("upscaling",), ("workflow",), ("reporting",), ("analysis",), ("training",),
+    ("conversion",), ("evaluation",), ("models",), ("data",), ("study",), ("errors", "files", "progress"),
 )  # fmt: skip
 
 

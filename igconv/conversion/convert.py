@@ -1,4 +1,4 @@
-"""The entrance: a network of one scale in, one of all scales out. Read this first.
+"""A network of one scale in, one of all scales out. Read this first (entrance: `igconv.training.converting`).
 
 features of LR crops                      -> sums (x'x, x'y per scale)          `sums`
 whitened channels, without centring       -> IGConv's basis                     `sums.whitening`
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from igconv.conversion import closed_form, hyperfit, sums
-from igconv.conversion.sources import Source, opened
+from igconv.conversion.sources import Source
 from igconv.data import cache, leaks
 from igconv.data.patches import PatchSource
 from igconv.data.resize import imresize
@@ -26,7 +26,6 @@ from igconv.errors import InputError, choose, positive_integer, positive_integer
 from igconv.evaluation.benchmark import bicubic
 from igconv.evaluation.metrics import psnr_y
 from igconv.models import inference
-from igconv.models.arithmetic import chosen_device
 from igconv.models.super_resolver import Affine, SuperResolver
 from igconv.models.upsamplers import sample_lr
 
@@ -50,6 +49,7 @@ class Conversion:
     Args:
         model: for every scale, in eval mode.
         table: `COLUMNS`, one row per scale: PSNR-Y in dB, mean over held-out crops.
+        basis: (C, C) float64, which whitens the encoder's channels.
         closed: scale -> (9 C + 1, 3 r^2) coefficients and constants on whitened features, what the model was fitted to.
         equations: scale -> sums over the crops, on whitened features.
         errors: relative error of the kernels, before the fit and after each iteration.
@@ -58,77 +58,11 @@ class Conversion:
 
     model: SuperResolver
     table: pd.DataFrame
+    basis: Tensor
     closed: dict[int, Tensor]
     equations: dict[int, sums.Normal]
     errors: list[float]
     fitted: bool
-
-
-def convert(
-    network,
-    scales: Sequence[int] = (2, 3, 4),
-    *,
-    images: Sequence[str] = BUNDLED,
-    crops: int = 512,
-    seed: int = 0,
-    target: str = "hr",
-    upsampler: str = "igconv",
-    tune: int = 0,
-    device="cpu",
-) -> SuperResolver:
-    """Make a network of one scale a network of several, without training: its encoder stays, its head is replaced.
-
-    >>> model = igconv.convert("my_x4.pth", scales=(2, 3, 4))
-    >>> igconv.save(model, "multi.safetensors")
-
-    Every fit is a linear one on the encoder's features (`igconv.conversion`); the encoder of the largest scale serves
-    the others best. Where the network's head is one convolution and a depth-to-space, the model at that scale is the
-    network, to 1e-3 of the range. Prints how far it is, and a table of PSNR on held-out crops at the end.
-
-    Args:
-        network: a file (architectures that spandrel knows, SMFANet, EDSR, or written by `igconv.save`), the name of
-            published weights (`igconv data list`), a spandrel model, an ``nn.Module`` (B, 3, H, W) -> (B, 3, r H, r W)
-            with a head that can be told apart, or a `SuperResolver` with one fixed head.
-        scales: the factors to fit, integers of 2 to 32. At others the model's images are of no use.
-        images: names of image sets or folders to learn from. The default are the photographs that come with
-            scikit-image; more of them make the fit better.
-        crops: LR crops of 48 x 48 px per scale.
-        seed: of crops and hyper-network. The same seed gives the same model.
-        target: "hr", or "network": the network's own images, resized to the other scales.
-        upsampler: "igconv", or "igconv+", whose kernels are symmetric (on an encoder that was not trained with such
-            ones they need ``tune``) and add to what IGSample reads from the LR image, at first by bilinear
-            interpolation.
-        tune: steps of training that follow, of everything.
-        device: "cpu", "cuda" or "mps", for the encoder's passes.
-
-    Raises:
-        InputError: what cannot be converted, scales outside the range, images too small or too few, features that are
-            constant or not finite.
-    """
-    device = chosen_device(device)
-    source = opened(network)
-    if not isinstance(tune, int) or tune < 0:
-        raise InputError(f"tune is a number of steps, 0 for none, got {tune!r}")
-    if not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed must be an integer >= 0, got {seed!r}")
-    plus = choose(upsampler, ("igconv", "igconv+"), "upsampler") == "igconv+"
-    options = dict(images=images, crops=crops, seed=seed, target=target, device=device)
-    done = conversion(source, scales, **options, dihedral=plus, igsample=plus)
-    model, table = done.model, done.table
-    if tune:
-        from igconv.conversion.tuning import tuned, tuning_run
-
-        model = tuned(model, tuning_run(model, source.name, images, sorted(scales), tune, seed), device)
-        again = measured({"tuned_db": model}, source, sorted(scales), _pictures(images, None)[1], SIDE, seed, device)
-        table = table.assign(tuned_db=again.tuned_db)
-    print(table_text(table, source), flush=True)
-    return model.cpu()
-
-
-def table_text(table: pd.DataFrame, source: Source) -> str:
-    """The table for people."""
-    shown = table.rename(columns={"network_db": source.name}).round(3)
-    return shown.to_string(index=False, na_rep="")
 
 
 def conversion(
@@ -149,7 +83,7 @@ def conversion(
     hidden_dim: int = 256,
     num_layers: int = 4,
 ) -> Conversion:
-    """`convert` with what it measured.
+    """`igconv.training.converting.convert` without a training, with what it measured.
 
     Args:
         source: of `sources.opened`.
@@ -175,7 +109,7 @@ def conversion(
     )
     if igsample:
         without_offsets(model.sampler)
-    fitting, testing = _pictures(images, held_out)
+    fitting, testing = fitting_and_held_out(images, held_out)
     inference.prepare(model, device)
     channels = model.upsampler.basis.shape[0]
     needed = math.ceil(PIXELS_PER_UNKNOWN * (sums.TAPS * channels + 1) / side**2)
@@ -202,7 +136,7 @@ def conversion(
         print("the fit of the hyper-network did not converge; the model keeps the SPConvs in closed form", flush=True)
         model = heads["closed_form_db"]
         table["converted_db"] = table.closed_form_db
-    return Conversion(model.cpu(), table, closed, white, errors, fitted)
+    return Conversion(model.cpu(), table, basis, closed, white, errors, fitted)
 
 
 def gathered(
@@ -264,7 +198,7 @@ def _checked(scales, crops, target, images) -> tuple[int, ...]:
     return tuple(sorted(scales))
 
 
-def _pictures(images: Sequence[str], held_out: Sequence[str] | None) -> tuple[list, list]:
+def fitting_and_held_out(images: Sequence[str], held_out: Sequence[str] | None = None) -> tuple[list, list]:
     """Pixels (H, W, 3) to fit on, and others to measure on."""
     names = [str(name) for name in images]
     pictures = leaks.training_images(names)
