@@ -9,6 +9,8 @@ from igconv.study.labels import CHANGES, INGREDIENTS, NAMES, Change, Ingredient,
 
 # A published head's biases carry the brightness of an image where its encoder subtracts no mean, and IGConv has none.
 WITH_CONSTANT = "+constant"
+# The published network converted to the run's scales and upsampler, in closed form.
+CONVERTED = "+converted"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Run:
     clip_norm: float = 0.0  # largest norm of the gradient; 0: not clipped
     precision: str = "32-true"  # of Lightning Fabric; also "bf16-mixed" and "16-mixed"
     # Weights to start from: another run of the profile (the whole model), or published weights: the encoder alone, or,
-    # with WITH_CONSTANT behind their name, with the constant that their head adds to each colour.
+    # with WITH_CONSTANT behind their name, with the constant that their head adds to each colour, or, with CONVERTED,
+    # the network converted to this run's upsampler and scales.
     start_from: str = ""
     freeze_encoder: bool = False  # train the upsampler only
 
@@ -92,6 +95,11 @@ class Run:
     def label(self) -> str:
         """Name for people; the same for all seeds, scales and encoders."""
         return run_label(self.upsampler, self.variant)
+
+    @property
+    def published_start(self) -> str:
+        """Name of the published weights it starts from, "" for none; it may be that of a run, which has no suffix."""
+        return self.start_from.removesuffix(WITH_CONSTANT).removesuffix(CONVERTED)
 
     @property
     def batch(self) -> int:

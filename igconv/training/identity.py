@@ -38,7 +38,9 @@ def identity(run: Run, own: nn.Module | None = None, known_only: bool = False) -
 def _start_hash(run: Run, own: nn.Module | None) -> str:
     parts = [weights_hash(own)] if own is not None else []
     if run.start_from:
-        entry = None if run.start_from in runs_of(run.profile) else published.weights.catalogue().get(run.start_from)
+        entry = (
+            None if run.start_from in runs_of(run.profile) else published.weights.catalogue().get(run.published_start)
+        )
         path = entry.found() if entry else results.model_file(run.profile, run.start_from)
         if path is None or not path.is_file():
             return ""

@@ -5,13 +5,14 @@ import copy
 import torch
 from torch import Tensor
 
+from igconv.conversion import starts
 from igconv.data import datasets, leaks
 from igconv.data.patches import PatchSource
 from igconv.errors import InputError, reason
 from igconv.models import checkpoints
 from igconv.models.super_resolver import SuperResolver, build_model
 from igconv.study import results
-from igconv.study.run import WITH_CONSTANT, Run
+from igconv.study.run import CONVERTED, Run
 from igconv.study.runs import runs_of
 
 
@@ -25,41 +26,59 @@ def training_patches(run: Run) -> PatchSource:
 
 
 def starting_model(run: Run, own: SuperResolver | None = None) -> SuperResolver:
-    """The model before the first step, channels last: the seed's (or a copy of ``own``), with weights of
-    ``run.start_from`` if there are."""
-    source, constant = _source(run) if run.start_from else (None, None)
-    # Published features need not hold a constant: their head did. Without one of its own, IGConv cannot make up for it.
-    bias: dict = dict(bias="colour") if constant is not None and run.upsampler.startswith("igconv") else {}
-    with torch.random.fork_rng(devices=()):
-        torch.default_generator.manual_seed(run.seed)
-        model = copy.deepcopy(own) if own else build_model(run.encoder, run.upsampler, **run.model_options(), **bias)
-    if source is not None:
-        target = model if run.start_from in runs_of(run.profile) else model.encoder
-        try:
-            target.load_state_dict(source.state_dict())
-        except RuntimeError as error:
-            raise InputError(f"{run.name} cannot start from {run.start_from}: {reason(error)}") from None
-        if bias and target is model.encoder and model.upsampler.bias is not None:
-            model.upsampler.bias.data.copy_(constant)
+    """The model before the first step, channels last.
+
+    By ``run.start_from``: the seed's (or a copy of ``own``), with a published encoder or without; that of an earlier
+    run; or a published network's conversion.
+    """
+    if run.start_from and run.start_from in runs_of(run.profile):
+        model = _trained_before(run, own)
+    elif run.start_from.endswith(CONVERTED):
+        if own is not None:
+            raise InputError(f"{run.name} starts from a conversion, and a model of yours cannot be one")
+        model = starts.converted(run)
+    else:
+        model = _new(run, own)
     if run.freeze_encoder:
         model.encoder.requires_grad_(False)
     return model.to(memory_format=torch.channels_last)
 
 
-def _source(run: Run) -> tuple[torch.nn.Module, Tensor | None]:
-    """What ``run.start_from`` names, a whole model or an encoder, and the constant per colour of its head, if any.
+def _trained_before(run: Run, own: SuperResolver | None) -> SuperResolver:
+    earlier, path = runs_of(run.profile)[run.start_from], results.model_file(run.profile, run.start_from)
+    if not path.is_file():
+        raise InputError(f"{run.name} starts from {run.start_from}, which is not trained yet")
+    if own is None and (earlier.encoder, earlier.upsampler, earlier.model_options()) != (
+        run.encoder, run.upsampler, run.model_options()):  # fmt: skip
+        raise InputError(f"{run.name} cannot start from {run.start_from}, which is a model of another kind")
+    return checkpoints.load(path, copy.deepcopy(own))
 
-    Published weights by their name alone are the encoder alone; with `WITH_CONSTANT` behind it the constant is there.
-    """
-    if run.start_from in runs_of(run.profile):
-        path = results.model_file(run.profile, run.start_from)
-        if not path.is_file():
-            raise InputError(f"{run.name} starts from {run.start_from}, which is not trained yet")
-        earlier = checkpoints.load(path)
-        return earlier, getattr(earlier.upsampler, "bias", None)
+
+def _new(run: Run, own: SuperResolver | None) -> SuperResolver:
+    """With the encoder of published weights, and the constant of their head, where `start_from` names such."""
+    encoder, constant = _published(run) if run.start_from else (None, None)
+    # Published features need not hold a constant: their head did. Without one of its own, IGConv cannot make up for it.
+    bias: dict = dict(bias="colour") if constant is not None and run.upsampler.startswith("igconv") else {}
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(run.seed)
+        model = copy.deepcopy(own) if own else build_model(run.encoder, run.upsampler, **run.model_options(), **bias)
+    if encoder is not None:
+        try:
+            model.encoder.load_state_dict(encoder.state_dict())
+        except RuntimeError as error:
+            raise InputError(f"{run.name} cannot start from {run.start_from}: {reason(error)}") from None
+        # Where the LR image is added, it brings the brightness, and the constant starts at zero.
+        if bias and model.sampler is None:
+            model.upsampler.bias.data.copy_(constant)
+    return model
+
+
+def _published(run: Run) -> tuple[torch.nn.Module, Tensor | None]:
+    """The encoder of published weights, and, with `WITH_CONSTANT` behind their name, the constant per colour of their
+    head."""
     from igconv.models import published
 
-    name = run.start_from.removesuffix(WITH_CONSTANT)
+    name = run.published_start
     model = published.load(name)
     if name == run.start_from:
         if run.freeze_encoder and run.upsampler.startswith("igconv"):

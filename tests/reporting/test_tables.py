@@ -110,12 +110,14 @@ def test_an_ablation_has_its_own_start():
 LABELS = {  # of every kind of run in a profile, as people read them
     ("igconv", ""): "IGConv", ("igconv", "30k"): "IGConv (30k)",
     ("igconv", "dihedral"): "IGConv + dihedral averaging", ("igconv", "fft"): "IGConv + frequency loss",
-    ("igconv", "from_x2"): "IGConv (encoder from x2)",
+    ("igconv", "from_x2_constant"): "IGConv (encoder and constant from x2)",
+    ("igconv", "from_x2_constant_frozen"): "IGConv (encoder and constant from x2, frozen)",
     ("igconv", "from_x2_frozen"): "IGConv (encoder from x2, frozen)",
     ("igconv", "from_x2_frozen_spconv_init"): "IGConv (encoder from x2, frozen, SPConv's start)",
     ("igconv", "igsample"): "IGConv + IGSample", ("igconv", "spconv_init"): "IGConv (SPConv's start)",
     ("igconv+", ""): "IGConv+", ("igconv+", "30k"): "IGConv+ (30k)", ("igconv+", "finetune"): "IGConv+ (finetune)",
-    ("igconv+", "from_x2"): "IGConv+ (encoder from x2)",
+    ("igconv+", "from_x2_constant"): "IGConv+ (encoder and constant from x2)",
+    ("igconv+", "from_x2_constant_frozen"): "IGConv+ (encoder and constant from x2, frozen)",
     ("igconv+", "from_x2_frozen"): "IGConv+ (encoder from x2, frozen)",
     ("igconv+", "from_x2_tuned"): "IGConv+ (encoder from x2, frozen at first)",
     ("igconv+", "no_dihedral"): "IGConv+ − dihedral averaging", ("igconv+", "no_fft"): "IGConv+ − frequency loss",
@@ -141,7 +143,7 @@ def test_main_table_has_lines_for_blocks_c_and_d():
     """Multi-scale in one line each, planned for every cell."""
     table = tables.main(benchmark_rows({})[:0], runs_of("benchmark"))
     for encoder, model in (("edsr_baseline", "LIIF (30k)"), ("edsr_baseline", "SPConv (one encoder, three heads, 30k)"),
-                           ("smfanet_plus", "IGConv (encoder from x2)")):  # fmt: skip
+                           ("smfanet_plus", "IGConv (encoder and constant from x2)")):  # fmt: skip
         (line,) = table[(table.encoder == encoder) & (table.model == model)].to_dict("records")
         assert line["networks"] == "one for all"
         assert {value for key, value in line.items() if " x" in key} == {"not run"}
@@ -240,7 +242,7 @@ def test_alternatives_stand_beside_models_of_equal_steps():
 
 def test_own_runs_stand_beside_the_paper_too():
     """SMFANet+ with IGConv+ from published weights: Table 3 has the encoder and the upsampler."""
-    name = "smfanet_plus-igconv+-from_x2-s0"
+    name = "smfanet_plus-igconv+-from_x2_constant-s0"
     run = get_run("benchmark", name)
     table = rows({name: [38.0]}).query("scale == 2")
     table = table.assign(encoder=run.encoder, upsampler=run.upsampler, variant=run.variant, dataset="Set5", ssim_y=0.9)

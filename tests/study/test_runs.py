@@ -17,7 +17,7 @@ from igconv.models.super_resolver import UPSAMPLERS
 from igconv.study.comparisons import ablations, one_ingredient_apart
 from igconv.study.labels import CHANGES, DIHEDRAL, FREQUENCY_LOSS, IGSAMPLE, INGREDIENTS, SPCONV_START, VARIANTS, Change
 from igconv.study.results import PROJECT
-from igconv.study.run import Run
+from igconv.study.run import WITH_CONSTANT, Run
 from igconv.study.runs import PROFILES, encoder_of, first_run, get_run, learning_rate, runs_of
 from igconv.training.loop import starting_model
 
@@ -107,7 +107,7 @@ BLOCKS = {  # of the benchmark study: runs per seed, encoder, steps, and (upsamp
         ("spconv", "30k"): 3, ("spconv", "fft"): 3, ("igconv", "spconv_init"): 1, ("igconv+", "spconv_init"): 1}),
     "C": (2, "edsr_baseline", {30_000}, {("spconv", "heads_30k"): 1, ("liif", "30k"): 1}),
     "D": (4, "smfanet_plus", {30_000}, {
-        (upsampler, variant): 1 for upsampler in ("igconv", "igconv+") for variant in ("from_x2", "from_x2_frozen")}),
+        (upsampler, f"from_x2_constant{kind}"): 1 for upsampler in ("igconv", "igconv+") for kind in ("", "_frozen")}),
 }  # fmt: skip
 BLOCKS["A, SMFANet+"] = (14, "smfanet_plus", *BLOCKS["A"][2:])
 
@@ -146,21 +146,31 @@ def test_from_published_differs_from_whole_only_in_freezing():
     """Block D: the same start, rate and losses; the frequency loss is in all, as in the paper's SMFANet+ rows."""
     table = runs_of("benchmark")
     for upsampler in ("igconv", "igconv+"):
-        whole, frozen = (table[f"smfanet_plus-{upsampler}-from_x2{kind}-s0"] for kind in ("", "_frozen"))
-        assert frozen == replace(whole, freeze_encoder=True, variant="from_x2_frozen")
-        assert whole.start_from == "smfanet_plus_df2k_x2"
+        whole, frozen = (table[f"smfanet_plus-{upsampler}-from_x2_constant{kind}-s0"] for kind in ("", "_frozen"))
+        assert frozen == replace(whole, freeze_encoder=True, variant="from_x2_constant_frozen")
+        assert whole.start_from == "smfanet_plus_df2k_x2" + WITH_CONSTANT
         assert whole.frequency_weight == get_run("paper", f"smfanet_plus-{upsampler}-s0").frequency_weight
 
 
 @pytest.mark.data
 def test_from_published_starts_from_the_public_weights(data_root):
     """The encoder of the x2 model, tensor by tensor; frozen, only the upsampler trains."""
-    for kind in ("from_x2", "from_x2_frozen"):
+    for kind in ("from_x2_constant", "from_x2_constant_frozen"):
         model = starting_model(get_run("benchmark", f"smfanet_plus-igconv-{kind}-s0"))
         for key, value in published.load("smfanet_plus_df2k_x2").encoder.state_dict().items():
             assert torch.equal(model.encoder.state_dict()[key], value)
-        assert all(p.requires_grad == (kind == "from_x2") for p in model.encoder.parameters())
+        assert all(p.requires_grad == (kind == "from_x2_constant") for p in model.encoder.parameters())
         assert all(p.requires_grad for p in model.upsampler.parameters())
+        assert 0.2 < model.upsampler.bias.mean() < 0.25, "half of the mean brightness: the published heads' biases"
+    added = starting_model(get_run("benchmark", "smfanet_plus-igconv+-from_x2_constant-s0"))
+    assert not added.upsampler.bias.any(), "the LR image that is added brings the brightness"
+
+
+def test_cpu_has_the_same_trainings_with_and_without_the_constant():
+    table = runs_of("cpu")
+    for upsampler in ("igconv", "igconv+"):
+        kept, left = (table[f"smfanet_plus-{upsampler}-{v}-s0"] for v in ("from_x2_constant_frozen", "from_x2_frozen"))
+        assert replace(kept, variant=left.variant, start_from="smfanet_plus_df2k_x2") == left
 
 
 def test_smoke_is_the_sample_study_shrunk():
