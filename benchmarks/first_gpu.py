@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import travel
 
 from igconv.study import results
 from igconv.study.run import Run
@@ -157,16 +158,11 @@ def train_runs(out: Path, profile: str, device: str, deadline: float, wanted: li
 
 def split(folder: Path, mib: float) -> list[Path]:
     """Files above ``mib`` MiB as <name>.part000, ... beside them; returns the parts."""
-    size, made = int(mib * 2**20), []
+    made = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and ".part" not in p.suffix):
-        for old in path.parent.glob(f"{path.name}.part*"):
-            old.unlink()
-        if path.stat().st_size <= size:
-            continue
-        with open(path, "rb") as file:
-            for number, chunk in enumerate(iter(lambda: file.read(size), b"")):
-                made.append(path.with_name(f"{path.name}.part{number:03d}"))
-                made[-1].write_bytes(chunk)
+        travel.remove_parts(path)
+        if path.stat().st_size > mib * 2**20:
+            made += travel.in_parts(path, mib)
     return made
 
 

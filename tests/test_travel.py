@@ -1,6 +1,7 @@
 """What goes to a machine with a GPU and what comes back."""
 
 import importlib
+import math
 import subprocess
 import sys
 import tarfile
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 from committed import PACKAGED_ROWS
 
+from igconv.data import datasets
 from igconv.errors import InputError
+from igconv.evaluation import validation
 from igconv.study import results
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -57,6 +60,57 @@ def test_there_and_back(travel, go, tiny_run, tmp_path, monkeypatch, first_gpu):
     assert results.model_file(tiny_run.profile, tiny_run.name).read_bytes() == content
     assert go(tiny_run)[-1]["step"] == tiny_run.steps
     assert travel.unpack(tmp_path / "back", tiny_run.profile) == [f"{tiny_run.name}: left out, finished here"]
+
+
+def test_an_archive_in_parts_is_the_archive(travel, tmp_path):
+    """Joined by the line of docs/gpu.md and unpacked they are its files; parts of a larger archive do not stay."""
+    travel.pack(tmp_path / "whole.tar", "smoke", None)
+    place = tmp_path / "igconv-gpu.tar"
+    (tmp_path / f"{place.name}.part999").write_bytes(b"of another time")
+    sizes = travel.pack(place, "smoke", None, part_mib=1.0)
+    parts = sorted(tmp_path.glob(f"{place.name}*"))
+    assert [path.name for path in parts] == [name for name in sizes if ".part" in name]
+    assert all(path.stat().st_size <= 2**20 for path in parts)
+    assert len(parts) == math.ceil(sizes["archive"]) > 1
+    assert b"".join(path.read_bytes() for path in parts) == (tmp_path / "whole.tar").read_bytes()
+
+    line = "cat igconv-gpu.tar.part* | tar x"
+    assert line in (results.PROJECT / "docs" / "gpu.md").read_text()
+    subprocess.run(line, shell=True, cwd=tmp_path, check=True)
+    with tarfile.open(tmp_path / "whole.tar") as archive:
+        for entry in archive:
+            assert (tmp_path / entry.name).read_bytes() == archive.extractfile(entry).read()
+
+    travel.pack(place, "smoke", None)
+    assert sorted(tmp_path.glob(f"{place.name}*")) == [place]
+    with pytest.raises(InputError, match="more than 1000 parts"):
+        travel.pack(place, "smoke", None, part_mib=0.001)
+
+
+def test_images_that_no_training_reads_may_stay_here(travel, go, tiny_run, tmp_path, monkeypatch, image_sets):
+    """Of a set left out go the images that validation looks at and empty files for the others: the same training, the
+    same validation, and no evaluation."""
+    monkeypatch.setattr(validation, "IMAGES", 1)
+    whole = travel.pack(tmp_path / "whole.tar", "smoke", None)
+    sizes = travel.pack(tmp_path / "a.tar", "smoke", None, ["tiny_test"])
+    assert sizes["images"] == whole["images"] - (image_sets / "benchmarks/tiny/HR/t1.png").stat().st_size / 2**20
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    there = tmp_path / "igconv-gpu" / "data"
+    assert {path.name: path.stat().st_size > 0 for path in there.rglob("*.png")} == {
+        "0.png": True, "1.png": True, "2.png": True, "t0.png": True, "t1.png": False,
+    }  # fmt: skip
+
+    expected = go(tiny_run)
+    monkeypatch.setenv("IGCONV_DATA", str(there))
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "there"))
+    found = go(tiny_run)
+    for name in ("step", "loss", "psnr_y_db"):
+        assert [record[name] for record in found] == pytest.approx([record[name] for record in expected], nan_ok=True)
+    with pytest.raises(InputError, match=r"cannot read .*t1\.png: not an image"):
+        datasets.read_set("tiny_test")
+    with pytest.raises(InputError, match="unknown test set 'tiny_train'; choose from tiny_test"):
+        travel.pack(tmp_path / "a.tar", "smoke", None, ["tiny_train"])
 
 
 def test_other_settings_and_empty_folders_are_refused(travel, go, tiny_run, tmp_path, monkeypatch):
