@@ -8,13 +8,16 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 from committed import PACKAGED_ROWS
 
 from igconv.data import datasets
 from igconv.errors import InputError
 from igconv.evaluation import validation
 from igconv.study import results
+from igconv.training import loop
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -139,6 +142,23 @@ def test_runs_stop_in_time_and_go_on(first_gpu, tmp_path, monkeypatch, capsys):
     assert "nan" not in said  # PSNR of steps at which nothing was validated
 
 
+def test_rates_and_profile_can_be_asked_for_again(first_gpu, tmp_path, monkeypatch):
+    """No trained weights are left to be carried home; measured rates stay, and a profile is of steps that are made."""
+    monkeypatch.setattr(first_gpu, "KINDS", {"igconv+": "IGConv+"})
+    first_gpu.measure_rates(tmp_path, "smoke", "cpu", 4)
+    measured = pd.read_csv(tmp_path / "rates.csv")
+    assert measured.steps_per_s[0] > 0
+    for _ in range(2):
+        first_gpu.profile_steps(tmp_path, "smoke", "cpu", 4)
+        assert "aten::convolution_backward" in (tmp_path / "profile.txt").read_text()
+    assert {path.name for path in tmp_path.iterdir()} <= {"rates.csv", "profile.txt", "data", "cache"}
+
+    first_gpu.measure_rates(tmp_path, "smoke", "cpu", 6)
+    assert pd.read_csv(tmp_path / "rates.csv").steps[0] == 6  # 4 steps are another measurement
+    monkeypatch.setattr(loop, "train", None)
+    first_gpu.measure_rates(tmp_path, "smoke", "cpu", 6)
+
+
 def test_block_a_is_planned(monkeypatch, tmp_path):
     """14 runs and a million steps, with minutes from the estimate, then from what was measured."""
     monkeypatch.syspath_prepend(str(FOLDER))
@@ -159,12 +179,21 @@ def test_block_a_is_planned(monkeypatch, tmp_path):
         ("31 passed, 2 skipped in 40.1s", 0, {"passed": 31, "skipped": 2, "ok": True}),
         ("33 skipped in 1.2s", 0, {"skipped": 33, "ok": False}),  # no GPU: nothing was shown
         ("1 failed, 30 passed in 9s", 1, {"failed": 1, "passed": 30, "ok": False}),
+        ("31 passed in 125.02s (0:02:05)\na warning of another library", 0, {"passed": 31, "ok": True}),
         ("out of time after 60 s", 1, {"ok": False}),
     ],
 )
 def test_skipped_tests_on_a_gpu_are_no_success(last, status, expected):
-    first_gpu = importlib.import_module("first_gpu")
-    assert first_gpu.counted(f"....\n{last}\n", status) == expected
+    assert importlib.import_module("first_gpu").counted(f"....\n{last}\n", status) == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="would be the tests themselves")
+def test_what_pytest_prints_is_counted(first_gpu, tmp_path):
+    """The GPU tests are called as on a GPU; here all are skipped, and that is what is counted."""
+    found = first_gpu.run_tests(tmp_path, 300.0)
+    assert found.keys() == {"skipped", "ok"}
+    assert found["skipped"] > 30
+    assert not found["ok"]
 
 
 def test_gpu_tests_are_collected_without_further_plugins():
