@@ -14,9 +14,11 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
+import travel
 
 from igconv.study import results
 from igconv.study.run import Run
@@ -66,13 +68,14 @@ def plan(out: Path, profile: str) -> pd.DataFrame:
 
 def run_tests(out: Path, seconds: float) -> dict:
     """`counted` of the GPU tests; what they printed goes into tests.txt."""
-    command = [sys.executable, "-m", "pytest", "tests/test_gpu.py", "-q", "-s", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "tests/test_gpu.py", "-s", "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=environment, check=False)
         text, status = done.stdout + done.stderr, done.returncode
     except subprocess.TimeoutExpired as error:
-        text, status = f"{error.stdout or b''!r}\nout of time after {seconds:.0f} s\n", 1
+        said = (error.stdout or b"").decode(errors="replace")  # bytes, whatever was asked for
+        text, status = f"{said}\nout of time after {seconds:.0f} s\n", 1
     (out / "tests.txt").write_text(text)
     print("\n".join(text.splitlines()[-8:]), flush=True)
     return counted(text, status)
@@ -80,8 +83,9 @@ def run_tests(out: Path, seconds: float) -> dict:
 
 def counted(text: str, status: int) -> dict:
     """Of what pytest printed: how many passed, failed, ..., and ``ok``: skipped tests have shown nothing."""
-    last = (text.strip().splitlines() or [""])[-1]
-    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", last)}
+    kinds = r"(\d+) (passed|failed|skipped|errors?)"
+    summaries = [line for line in text.splitlines() if re.search(rf"{kinds}.* in [\d.]+s", line)]  # warnings may follow
+    counts = {word: int(number) for number, word in re.findall(kinds, summaries[-1])} if summaries else {}
     return counts | {"ok": status == 0 and counts.get("passed", 0) > 0}
 
 
@@ -93,21 +97,29 @@ def _one_run(name: str, profile: str, steps: int, precision: str | None) -> Run:
 
 
 def measure_rates(out: Path, profile: str, device: str, steps: int) -> None:
-    """Steps per second of real trainings, feed included: the second half of ``steps``, when all graphs are recorded."""
+    """Steps per second of real trainings, feed included: the second half of ``steps``, when all graphs are recorded.
+
+    What rates.csv has of this device, PyTorch and number of steps is not measured again.
+    """
     from igconv.training.loop import train
 
-    rows = []
+    path, rows = out / "rates.csv", []
+    known = pd.read_csv(path).to_dict("records") if path.is_file() else []
     for name in KINDS:
         for graphs in (True, False) if device == "cuda" else (False,):
-            os.environ["IGCONV_RESULTS"] = str(out / f"rates-{graphs}")
             run = _one_run(name, profile, steps, None)
-            last = list(train(run, device, graphs=graphs))[-1]
-            rate = last["images_per_s"] / run.batch
-            facts = dict(precision=run.precision, device=results.device_name(device), torch=torch.__version__)
-            memory = last["peak_memory_mb"]
-            rows.append(dict(upsampler=name, graphs=graphs, steps_per_s=rate, peak_memory_mb=memory, **facts))
-            print(f"{name}, graphs {graphs}: {rate:.1f} steps/s", flush=True)
-            pd.DataFrame(rows).to_csv(out / "rates.csv", index=False)
+            facts = dict(upsampler=name, graphs=graphs, encoder=run.encoder, steps=steps, precision=run.precision,
+                         device=results.device_name(device), torch=torch.__version__)  # fmt: skip
+            row = next((row for row in known if facts.items() <= row.items()), None)
+            if row is None:
+                with TemporaryDirectory() as folder:  # nobody wants these weights back
+                    os.environ["IGCONV_RESULTS"] = folder
+                    last = list(train(run, device, graphs=graphs))[-1]
+                rate, memory = last["images_per_s"] / run.batch, last["peak_memory_mb"]
+                row = facts | dict(steps_per_s=rate, peak_memory_mb=memory)
+            rows.append(row)
+            print(f"{name}, graphs {graphs}: {row['steps_per_s']:.1f} steps/s", flush=True)
+            pd.DataFrame(rows).to_csv(path, index=False)
 
 
 def profile_steps(out: Path, profile: str, device: str, steps: int) -> None:
@@ -117,13 +129,14 @@ def profile_steps(out: Path, profile: str, device: str, steps: int) -> None:
 
     from igconv.training.loop import train
 
-    os.environ["IGCONV_RESULTS"] = str(out / "profiled")
-    run = replace(_one_run("igconv+", profile, steps, None), record_every=steps // 2)
+    run = _one_run("igconv+", profile, steps, None)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
-    with closing(train(run, device)) as records:
-        next(records)
-        with watched(activities=activities) as kernels:
+    with TemporaryDirectory() as folder:  # a new one: what is trained already would give its records without a step
+        os.environ["IGCONV_RESULTS"] = folder
+        with closing(train(run, device)) as records:
             next(records)
+            with watched(activities=activities) as kernels:
+                next(records)
     sort = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     text = kernels.key_averages().table(sort_by=sort, row_limit=60, max_name_column_width=90)
     (out / "profile.txt").write_text(
@@ -157,16 +170,11 @@ def train_runs(out: Path, profile: str, device: str, deadline: float, wanted: li
 
 def split(folder: Path, mib: float) -> list[Path]:
     """Files above ``mib`` MiB as <name>.part000, ... beside them; returns the parts."""
-    size, made = int(mib * 2**20), []
+    made = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and ".part" not in p.suffix):
-        for old in path.parent.glob(f"{path.name}.part*"):
-            old.unlink()
-        if path.stat().st_size <= size:
-            continue
-        with open(path, "rb") as file:
-            for number, chunk in enumerate(iter(lambda: file.read(size), b"")):
-                made.append(path.with_name(f"{path.name}.part{number:03d}"))
-                made[-1].write_bytes(chunk)
+        travel.remove_parts(path)
+        if path.stat().st_size > mib * 2**20:
+            made += travel.in_parts(path, mib)
     return made
 
 

@@ -1,6 +1,7 @@
 """There and back: what a machine with a GPU needs as one archive, and what came back put into results/.
 
-python benchmarks/travel.py pack [--out igconv-gpu.tar] [--profile benchmark] [--wheels FOLDER]
+python benchmarks/travel.py pack [--out igconv-gpu.tar] [--profile benchmark] [--wheels FOLDER] [--part-mib N]
+                                 [--without SET ...]
 python benchmarks/travel.py unpack FOLDER [--profile benchmark]
 """
 
@@ -10,10 +11,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from igconv.data import datasets
-from igconv.errors import InputError
+from igconv.errors import InputError, choose
+from igconv.evaluation.validation import looked_at
 from igconv.models import checkpoints
 from igconv.study import results
 from igconv.study.runs import runs_of
@@ -36,25 +39,77 @@ def images(profile: str) -> dict[Path, str]:
     return found
 
 
-def pack(out: Path, profile: str, wheels: Path | None) -> dict[str, float]:
-    """Write the archive; returns MiB of its parts. Unpacked, it is a folder ``igconv-gpu`` to start first_gpu.sh in."""
+def unread(profile: str, without: Sequence[str]) -> set[Path]:
+    """Images of the test sets ``without`` that no training reads: all but those that validation looks at.
+
+    Raises InputError for what is no test set of the profile, and for one that is not here.
+    """
+    tests = {name for run in runs_of(profile).values() for name in run.test_sets}
+    found = set()
+    for name in without:
+        found |= set(datasets.image_set(choose(name, tests, "test set")).paths()) - set(looked_at(name))
+    return found
+
+
+def pack(
+    out: Path, profile: str, wheels: Path | None, without: Sequence[str] = (), part_mib: float = 0.0
+) -> dict[str, float]:
+    """Write the archive, a folder ``igconv-gpu`` to start first_gpu.sh in; returns MiB of what is in it and of itself.
+
+    Args:
+        without: test sets whose images nobody looks at in a training; these go as empty files. Their names have to be
+            there, because a training refuses an incomplete set, and whoever reads one is told that it is no image.
+        part_mib: MiB of the parts that the archive is left in (see `in_parts`); 0: it is one file.
+    """
     contents = {path: str(path.relative_to(results.PROJECT)) for path in code() if path.is_file()}
-    sizes = {"code": sum(p.stat().st_size for p in contents) / 2**20}
-    pictures = images(profile)
-    sizes["images"] = sum(p.stat().st_size for p in pictures) / 2**20
+    sizes = {"code": _mib(contents)}
+    pictures, left = images(profile), unread(profile, without)
+    sizes["images"] = _mib(pictures.keys() - left)
     contents |= pictures
     if wheels:
         found = sorted(wheels.glob("*.whl"))
-        sizes["wheels"] = sum(p.stat().st_size for p in found) / 2**20
+        sizes["wheels"] = _mib(found)
         contents |= {path: f"wheels/{path.name}" for path in found}
     with tarfile.open(out, "w") as archive:
         for path, name in contents.items():
-            archive.add(path, f"igconv-gpu/{name}")
+            if path in left:
+                archive.addfile(tarfile.TarInfo(f"igconv-gpu/{name}"))
+            else:
+                archive.add(path, f"igconv-gpu/{name}")
         commit = results.git_commit().encode()
         entry = tarfile.TarInfo("igconv-gpu/COMMIT")
         entry.size = len(commit)
         archive.addfile(entry, io.BytesIO(commit))
-    return sizes | {"archive": out.stat().st_size / 2**20}
+    sizes["archive"] = _mib([out])
+    remove_parts(out)
+    if part_mib:
+        sizes |= {path.name: _mib([path]) for path in in_parts(out, part_mib)}
+        out.unlink()
+    return sizes
+
+
+def _mib(paths: Iterable[Path]) -> float:
+    return sum(path.stat().st_size for path in paths) / 2**20
+
+
+def remove_parts(path: Path) -> None:
+    """Parts of a file that `in_parts` has made before, of which there may be more than the next time."""
+    for old in path.parent.glob(f"{path.name}.part[0-9][0-9][0-9]"):
+        old.unlink()
+
+
+def in_parts(path: Path, mib: float) -> list[Path]:
+    """Copies of a file's bytes as <name>.part000, ... beside it, at most ``mib`` MiB each; in the order of their names
+    they are the file. Raises InputError where three digits are too few."""
+    remove_parts(path)
+    size, made = int(mib * 2**20), []
+    if size < 1 or path.stat().st_size > 1000 * size:
+        raise InputError(f"{path.name} has {_mib([path]):.1f} MiB, more than 1000 parts of {mib:g} MiB")
+    with open(path, "rb") as file:
+        for number, chunk in enumerate(iter(lambda: file.read(size), b"")):
+            made.append(path.with_name(f"{path.name}.part{number:03d}"))
+            made[-1].write_bytes(chunk)
+    return made
 
 
 def join(folder: Path) -> None:
@@ -111,6 +166,8 @@ def main(words: list[str] | None = None) -> int:
     to = commands.add_parser("pack")
     to.add_argument("--out", type=Path, default=Path("igconv-gpu.tar"))
     to.add_argument("--wheels", type=Path, help="folder of wheels that the other machine lacks")
+    to.add_argument("--without", nargs="+", default=[], metavar="SET", help="test sets whose unread images stay here")
+    to.add_argument("--part-mib", type=float, default=0.0, help="in parts of at most so many MiB; 0: one file")
     back = commands.add_parser("unpack")
     back.add_argument("folder", type=Path)
     for command in (to, back):
@@ -118,8 +175,9 @@ def main(words: list[str] | None = None) -> int:
     options = parser.parse_args(words)
     try:
         if options.command == "pack":
-            for part, mib in pack(options.out, options.profile, options.wheels).items():
-                print(f"{part:8} {mib:8.1f} MiB")
+            sizes = pack(options.out, options.profile, options.wheels, options.without, options.part_mib)
+            for part, mib in sizes.items():
+                print(f"{part:24} {mib:8.1f} MiB")
         else:
             print("\n".join(unpack(options.folder, options.profile)))
     except (InputError, OSError) as error:

@@ -1,17 +1,23 @@
 """What goes to a machine with a GPU and what comes back."""
 
 import importlib
+import math
 import subprocess
 import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 from committed import PACKAGED_ROWS
 
+from igconv.data import datasets
 from igconv.errors import InputError
+from igconv.evaluation import validation
 from igconv.study import results
+from igconv.training import loop
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -59,6 +65,57 @@ def test_there_and_back(travel, go, tiny_run, tmp_path, monkeypatch, first_gpu):
     assert travel.unpack(tmp_path / "back", tiny_run.profile) == [f"{tiny_run.name}: left out, finished here"]
 
 
+def test_an_archive_in_parts_is_the_archive(travel, tmp_path):
+    """Joined by the line of docs/gpu.md and unpacked they are its files; parts of a larger archive do not stay."""
+    travel.pack(tmp_path / "whole.tar", "smoke", None)
+    place = tmp_path / "igconv-gpu.tar"
+    (tmp_path / f"{place.name}.part999").write_bytes(b"of another time")
+    sizes = travel.pack(place, "smoke", None, part_mib=1.0)
+    parts = sorted(tmp_path.glob(f"{place.name}*"))
+    assert [path.name for path in parts] == [name for name in sizes if ".part" in name]
+    assert all(path.stat().st_size <= 2**20 for path in parts)
+    assert len(parts) == math.ceil(sizes["archive"]) > 1
+    assert b"".join(path.read_bytes() for path in parts) == (tmp_path / "whole.tar").read_bytes()
+
+    line = "cat igconv-gpu.tar.part* | tar x"
+    assert line in (results.PROJECT / "docs" / "gpu.md").read_text()
+    subprocess.run(line, shell=True, cwd=tmp_path, check=True)
+    with tarfile.open(tmp_path / "whole.tar") as archive:
+        for entry in archive:
+            assert (tmp_path / entry.name).read_bytes() == archive.extractfile(entry).read()
+
+    travel.pack(place, "smoke", None)
+    assert sorted(tmp_path.glob(f"{place.name}*")) == [place]
+    with pytest.raises(InputError, match="more than 1000 parts"):
+        travel.pack(place, "smoke", None, part_mib=0.001)
+
+
+def test_images_that_no_training_reads_may_stay_here(travel, go, tiny_run, tmp_path, monkeypatch, image_sets):
+    """Of a set left out go the images that validation looks at and empty files for the others: the same training, the
+    same validation, and no evaluation."""
+    monkeypatch.setattr(validation, "IMAGES", 1)
+    whole = travel.pack(tmp_path / "whole.tar", "smoke", None)
+    sizes = travel.pack(tmp_path / "a.tar", "smoke", None, ["tiny_test"])
+    assert sizes["images"] == whole["images"] - (image_sets / "benchmarks/tiny/HR/t1.png").stat().st_size / 2**20
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    there = tmp_path / "igconv-gpu" / "data"
+    assert {path.name: path.stat().st_size > 0 for path in there.rglob("*.png")} == {
+        "0.png": True, "1.png": True, "2.png": True, "t0.png": True, "t1.png": False,
+    }  # fmt: skip
+
+    expected = go(tiny_run)
+    monkeypatch.setenv("IGCONV_DATA", str(there))
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "there"))
+    found = go(tiny_run)
+    for name in ("step", "loss", "psnr_y_db"):
+        assert [record[name] for record in found] == pytest.approx([record[name] for record in expected], nan_ok=True)
+    with pytest.raises(InputError, match=r"cannot read .*t1\.png: not an image"):
+        datasets.read_set("tiny_test")
+    with pytest.raises(InputError, match="unknown test set 'tiny_train'; choose from tiny_test"):
+        travel.pack(tmp_path / "a.tar", "smoke", None, ["tiny_train"])
+
+
 def test_other_settings_and_empty_folders_are_refused(travel, go, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path / "back" / "results"))
     go(replace(tiny_run, learning_rate=3e-4))
@@ -85,6 +142,23 @@ def test_runs_stop_in_time_and_go_on(first_gpu, tmp_path, monkeypatch, capsys):
     assert "nan" not in said  # PSNR of steps at which nothing was validated
 
 
+def test_rates_and_profile_can_be_asked_for_again(first_gpu, tmp_path, monkeypatch):
+    """No trained weights are left to be carried home; measured rates stay, and a profile is of steps that are made."""
+    monkeypatch.setattr(first_gpu, "KINDS", {"igconv+": "IGConv+"})
+    first_gpu.measure_rates(tmp_path, "smoke", "cpu", 4)
+    measured = pd.read_csv(tmp_path / "rates.csv")
+    assert measured.steps_per_s[0] > 0
+    for _ in range(2):
+        first_gpu.profile_steps(tmp_path, "smoke", "cpu", 4)
+        assert "aten::convolution_backward" in (tmp_path / "profile.txt").read_text()
+    assert {path.name for path in tmp_path.iterdir()} <= {"rates.csv", "profile.txt", "data", "cache"}
+
+    first_gpu.measure_rates(tmp_path, "smoke", "cpu", 6)
+    assert pd.read_csv(tmp_path / "rates.csv").steps[0] == 6  # 4 steps are another measurement
+    monkeypatch.setattr(loop, "train", None)
+    first_gpu.measure_rates(tmp_path, "smoke", "cpu", 6)
+
+
 def test_block_a_is_planned(monkeypatch, tmp_path):
     """14 runs and a million steps, with minutes from the estimate, then from what was measured."""
     monkeypatch.syspath_prepend(str(FOLDER))
@@ -105,12 +179,21 @@ def test_block_a_is_planned(monkeypatch, tmp_path):
         ("31 passed, 2 skipped in 40.1s", 0, {"passed": 31, "skipped": 2, "ok": True}),
         ("33 skipped in 1.2s", 0, {"skipped": 33, "ok": False}),  # no GPU: nothing was shown
         ("1 failed, 30 passed in 9s", 1, {"failed": 1, "passed": 30, "ok": False}),
+        ("31 passed in 125.02s (0:02:05)\na warning of another library", 0, {"passed": 31, "ok": True}),
         ("out of time after 60 s", 1, {"ok": False}),
     ],
 )
 def test_skipped_tests_on_a_gpu_are_no_success(last, status, expected):
-    first_gpu = importlib.import_module("first_gpu")
-    assert first_gpu.counted(f"....\n{last}\n", status) == expected
+    assert importlib.import_module("first_gpu").counted(f"....\n{last}\n", status) == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="would be the tests themselves")
+def test_what_pytest_prints_is_counted(first_gpu, tmp_path):
+    """The GPU tests are called as on a GPU; here all are skipped, and that is what is counted."""
+    found = first_gpu.run_tests(tmp_path, 300.0)
+    assert found.keys() == {"skipped", "ok"}
+    assert found["skipped"] > 30
+    assert not found["ok"]
 
 
 def test_gpu_tests_are_collected_without_further_plugins():

@@ -6,12 +6,13 @@ patches. Source of the augmentation and of the LR images: the authors' ``rs_down
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from igconv.data.resize import downsample
+from igconv.data.resize import axis_matrix, downsample
 from igconv.errors import InputError
 
 
@@ -55,6 +56,7 @@ class PatchSource:
         self.images = [np.asarray(image).view("V3")[..., 0] for image in images]
         self.sides = np.array([image.shape for image in self.images], dtype=int).reshape(-1, 2)
         self.scales, self.lr_patch, self.size, self.seed, self.method = tuple(scales), lr_patch, size, seed, method
+        self.matrices = cache(axis_matrix)  # nothing is dropped: a captured CUDA graph goes on reading them
         self.usable = {s: np.flatnonzero(self.sides.min(axis=1) >= s * lr_patch) for s in self.scales}
         for scale, usable in self.usable.items():
             if not len(usable):
@@ -100,4 +102,4 @@ class PatchSource:
     def degrade(self, hr: Tensor, scale: int) -> tuple[Tensor, Tensor]:
         """(lr, hr) in [0, 1] of uint8 HR patches, on their device."""
         # LR comes from the patch, not from the photograph, so the border of the patch is the border of the filter.
-        return downsample(hr, scale, self.method).float().div(255), hr.float().div(255)
+        return downsample(hr, scale, self.method, self.matrices).float().div(255), hr.float().div(255)

@@ -11,6 +11,7 @@ in the versions before it; for the square patches of training there is no differ
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from numbers import Real
 
@@ -24,7 +25,13 @@ METHODS = ("matlab", "pil")
 PIL_PRECISION_BITS = 22
 
 
-def imresize(x: Tensor, scale: float, method: str = "matlab", quantize: bool | None = None) -> Tensor:
+def imresize(
+    x: Tensor,
+    scale: float,
+    method: str = "matlab",
+    quantize: bool | None = None,
+    matrices: Callable[..., Tensor] | None = None,
+) -> Tensor:
     """Resize images by ``scale`` (1/2 halves, 3 triples), bicubic with antialiasing.
 
     Args:
@@ -34,6 +41,7 @@ def imresize(x: Tensor, scale: float, method: str = "matlab", quantize: bool | N
         method: "matlab" (benchmark LR images) or "pil" (the authors' training LR images).
         quantize: round and clip to bytes after each axis. Default: for uint8 input, and always for "pil", as the
             originals do. ``False`` gives the unrounded filter response.
+        matrices: `axis_matrix`, or what keeps its results; by default the last 64 of the process.
 
     Returns:
         uint8 for uint8 input when quantised, otherwise the float type of ``x`` (float32 for uint8), in which
@@ -47,14 +55,14 @@ def imresize(x: Tensor, scale: float, method: str = "matlab", quantize: bool | N
     if quantize is None:
         quantize = is_bytes or method == "pil"
     if x.device.type == "mps":  # Apple's GPUs have no float64
-        return imresize(x.cpu(), scale, method, quantize).to(x.device)
+        return imresize(x.cpu(), scale, method, quantize, matrices).to(x.device)
 
     size = tuple(math.ceil(round(side * scale, 9)) for side in x.shape[-2:])
     levels = x.double() if is_bytes else x.double() * 255
     if method == "pil" and quantize and not is_bytes:
         levels = levels.round().clamp(0, 255)  # Pillow sees bytes
     for axis in (-2, -1) if method == "matlab" else (-1, -2):
-        weights = _weights(x.shape[axis], size[axis], scale, method, quantize, x.device)
+        weights = (matrices or _weights)(x.shape[axis], size[axis], scale, method, quantize, x.device)
         levels = weights @ levels if axis == -2 else levels @ weights.T
         if quantize:
             # MATLAB rounds half up; Pillow adds half of its unit before the shift, which is the same rule.
@@ -64,11 +72,14 @@ def imresize(x: Tensor, scale: float, method: str = "matlab", quantize: bool | N
     return (levels / 255).to(torch.float32 if is_bytes else x.dtype)
 
 
-def downsample(hr: Tensor, scale: int, method: str = "matlab") -> Tensor:
-    """LR of uint8 HR images (..., H, W) whose sides are multiples of ``scale``: uint8 (..., H/scale, W/scale)."""
+def downsample(hr: Tensor, scale: int, method: str = "matlab", matrices: Callable[..., Tensor] | None = None) -> Tensor:
+    """LR of uint8 HR images (..., H, W) whose sides are multiples of ``scale``: uint8 (..., H/scale, W/scale).
+
+    ``matrices``: of `imresize`.
+    """
     if hr.shape[-2] % scale or hr.shape[-1] % scale:
         raise InputError(f"sides {tuple(hr.shape[-2:])} are not multiples of {scale}; crop first")
-    return imresize(hr, 1 / scale, method)
+    return imresize(hr, 1 / scale, method, matrices=matrices)
 
 
 def modcrop(image: Tensor, scale: int) -> Tensor:
@@ -86,15 +97,17 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, inner, np.where(x < 2, outer, 0.0))
 
 
-@lru_cache(maxsize=64)
 @torch.inference_mode(False)  # a matrix made in inference mode and kept could never be trained through
-def _weights(size: int, out: int, scale: float, method: str, quantize: bool, device: torch.device) -> Tensor:
+def axis_matrix(size: int, out: int, scale: float, method: str, quantize: bool, device: torch.device) -> Tensor:
     """(out, size) matrix of one axis, float64."""
     rows = _matlab_rows(size, out, scale) if method == "matlab" else _pil_rows(size, out)
     if method == "pil" and quantize:
         unit = 1 << PIL_PRECISION_BITS
         rows = np.trunc(rows * unit + np.copysign(0.5, rows)) / unit  # half away from zero, as Pillow's C code
     return torch.from_numpy(rows).to(device)
+
+
+_weights = lru_cache(maxsize=64)(axis_matrix)
 
 
 def _matlab_rows(size: int, out: int, scale: float) -> np.ndarray:

@@ -15,15 +15,22 @@ from igconv.evaluation.benchmark import benchmark_pair
 from igconv.evaluation.metrics import psnr_y
 from igconv.models.inference import upscale
 
+IMAGES = 3  # that are looked at of each test set
 
-def validation_psnr(model, test_sets: Sequence[str], scales: Sequence[int], images: int = 3, side: int = 144) -> float:
-    """Mean PSNR-Y in dB over scales and the centres (``side`` HR pixels) of the first ``images`` images of each set."""
-    values = [psnr_y(sr, hr, scale) for scale, sr, hr in _validation(model, test_sets, scales, images, side)]
+
+def looked_at(test_set: str) -> list[Path]:
+    """The images of a test set that validation reads: its first ones. Raises InputError as `ImageSet.paths`."""
+    return datasets.image_set(test_set).paths()[:IMAGES]
+
+
+def validation_psnr(model, test_sets: Sequence[str], scales: Sequence[int], side: int = 144) -> float:
+    """Mean PSNR-Y in dB over scales and the centres (``side`` HR pixels) of the `looked_at` images of each set."""
+    values = [psnr_y(sr, hr, scale) for scale, sr, hr in _validation(model, test_sets, scales, side)]
     return sum(values) / len(values)
 
 
 def validation_bands(
-    model, test_sets: Sequence[str], scales: Sequence[int], step: int, images: int = 3, side: int = 144, bands: int = 20
+    model, test_sets: Sequence[str], scales: Sequence[int], step: int, side: int = 144, bands: int = 20
 ) -> list[dict]:
     """Error and HR energy per scale and frequency band (`igconv.evaluation.bands`), *summed* over the crops of
     `validation_psnr`.
@@ -33,7 +40,7 @@ def validation_bands(
     """
     edges = band_edges(bands)
     sums = {scale: np.zeros((2, len(edges) - 1)) for scale in scales}
-    for scale, sr, hr in _validation(model, test_sets, scales, images, side):
+    for scale, sr, hr in _validation(model, test_sets, scales, side):
         sums[scale] = sums[scale] + np.stack(error_and_hr_energy(sr, hr, scale, edges))
     return [
         dict(zip(BAND_COLUMNS, (step, scale, *map(float, values)), strict=True))
@@ -51,13 +58,13 @@ def _centre_pair(path: Path, written: int, side: int, scale: int) -> tuple[torch
 
 
 @torch.no_grad()
-def _validation(model, test_sets: Sequence[str], scales: Sequence[int], images: int, side: int) -> Iterator[tuple]:
+def _validation(model, test_sets: Sequence[str], scales: Sequence[int], side: int) -> Iterator[tuple]:
     """(scale, sr, hr) of the centres of the first images of each set; the model's mode comes back at the end."""
     mode, device = model.training, next(model.parameters()).device
     model.eval()
     try:
         for name in test_sets:
-            for path in datasets.image_set(name).paths()[:images]:
+            for path in looked_at(name):
                 for scale in scales:
                     lr, hr = _centre_pair(path, path.stat().st_mtime_ns, side, scale)
                     yield scale, upscale(model, lr, scale, device)[0], hr

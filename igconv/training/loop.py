@@ -60,6 +60,7 @@ def train(
     last.ckpt, record.csv, bands.csv, provenance.json, model.safetensors (the EMA weights if there are).
 
     Args:
+        accelerator: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "gpu", "mps".
         devices, nodes: processes per node and nodes; their product divides ``run.micro_batches``.
         wait: when another process trains this run, wait for it instead of raising.
         graphs: launch each step as one CUDA graph (`igconv.training.graphs`); one GPU, no fp16. None: where possible.
@@ -122,6 +123,8 @@ def _launched(
             raise InputError("training needs Lightning Fabric; pip install 'igconv[study]'") from None
 
     choose(accelerator, ("auto", "cpu", "cuda", "gpu", "mps"), "accelerator")
+    if accelerator == "auto":  # Fabric's own choice would be Apple's GPU, on which no training was ever tried
+        accelerator = arithmetic.chosen_device()
     devices, nodes = positive_integer(devices, "devices"), positive_integer(nodes, "nodes")
     with ExitStack() as lease:
         chosen: int | list[int] = devices

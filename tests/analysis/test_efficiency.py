@@ -42,6 +42,14 @@ def test_calls_are_timed_in_turns():
     assert 0 <= sorted(fast)[len(fast) // 2] < 3 <= min(slow)
 
 
+def test_float32_is_what_is_timed():
+    """The tables say so; the caller's TF32 setting comes back."""
+    torch.backends.cudnn.allow_tf32, seen = True, []
+    efficiency.latencies([lambda: seen.append(torch.backends.cudnn.allow_tf32)], seconds=0.0)
+    assert set(seen) == {False}
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_the_papers_four_upsamplers():
     table = efficiency.upsampler_costs(12, 16, seconds=0).set_index(["upsampler", "form"])
     parameters = table.parameters.to_dict()

@@ -13,7 +13,7 @@ from committed import packaged_against_rows
 
 from igconv import InputError, build_model, files, save
 from igconv.data import datasets, resize
-from igconv.evaluation import benchmark, metrics
+from igconv.evaluation import benchmark, metrics, validation
 from igconv.evaluation.benchmark import ROW, Protocol, evaluate_bicubic, evaluate_run, measure
 from igconv.evaluation.validation import validation_psnr
 from igconv.models import checkpoints, run_weights
@@ -390,6 +390,35 @@ def test_validation_is_a_mean_over_centres(finished, image_sets):
         image_sets / "train/tiny/0.png", image_sets / "benchmarks/tiny/HR/t0.png"
     )  # another image of the name
     assert abs(validation_psnr(model, ["tiny_test"], (2, 3), side=24) - value) > 1e-3
+
+
+def test_validation_decodes_an_image_once(finished, image_sets, monkeypatch):
+    """A training looks at the same centres some fifty times."""
+    decoded, original = [], validation.read_image
+    monkeypatch.setattr(validation, "read_image", lambda path, **_: decoded.append(path) or original(path, **_))
+    validation._centre_pair.cache_clear()
+    model = load_run(finished())
+    values = [validation_psnr(model, ["tiny_test"], (2, 3), side=24) for _ in range(3)]
+    assert len(set(values)) == 1
+    assert len(decoded) == 4  # two images at two scales
+
+
+def test_the_gpu_evaluates_where_there_is_one(finished, monkeypatch):
+    """Asked for nothing else, as `igconv evaluate` in the driver's rules."""
+    asked = []
+
+    def measure(model, test_sets, scales, device, *_):
+        asked.append(device)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(benchmark, "measure", measure)
+    monkeypatch.setattr(results, "device_name", str)
+    for here in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda here=here: here)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        with pytest.raises(ZeroDivisionError):
+            evaluate_run(finished())
+    assert asked == ["cuda", "cpu"]
 
 
 def test_bicubic_is_the_floor_of_the_benchmarks(photograph):

@@ -54,6 +54,19 @@ def test_a_small_memory_is_one_line_in_every_shape(tiny_run, monkeypatch, where,
         list(train(tiny_run, accelerator="cpu"))
 
 
+def test_a_mac_trains_on_its_cpu(tiny_run, monkeypatch):
+    """Where "auto" evaluates and analyses, it trains: Fabric's own "auto" would take Apple's GPU."""
+    from lightning_fabric.accelerators.mps import MPSAccelerator
+
+    monkeypatch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: True))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    asked = []
+    monkeypatch.setattr(loop, "_checked", lambda run, fabric, *_: asked.append(fabric.device.type) or iter([]))
+    assert list(train(tiny_run)) == []
+    assert asked == ["cpu"]
+
+
 def test_other_errors_stay_what_they_are(tiny_run, monkeypatch):
     assert out_of_memory(RuntimeError("shapes do not match")) == ""
     monkeypatch.setattr(loop, "_losses", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes do not match")))

@@ -9,6 +9,7 @@ import fake_gpu
 import pytest
 import torch
 
+from igconv.data import resize
 from igconv.models import upsamplers
 from igconv.study import results
 from igconv.study.runs import get_run
@@ -166,6 +167,22 @@ def test_the_loop_can_be_recorded(checked, shrink, name, precision):
     assert sum(checker.times.values()) == 16
     assert max(checker.times.values()) >= 3
     assert not checker.host_reads
+    assert not checker.moved
+
+
+def test_resizing_other_images_moves_nothing(checked, shrink, monkeypatch):
+    """A recorded step reads the weights of its bicubic where they were, whatever is evaluated between two records."""
+    original = DeviceFeed.send
+
+    def send(self, step):
+        for side in range(20, 120):
+            resize._weights(side, side // 2, 0.5, "matlab", True, torch.device("cpu"))
+        return original(self, step)
+
+    monkeypatch.setattr(DeviceFeed, "send", send)
+    run = shrink(get_run("smoke", "edsr_tiny-spconv-x3-s0"), steps=6, validate_every=0, ema=0.9)
+    checker = checked(run)
+    assert max(checker.times.values()) == 6
     assert not checker.moved
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from igconv.data import resize
 from igconv.data.resize import imresize
 from igconv.evaluation.benchmark import bicubic
 from igconv.models import hypernetwork, inference, upsamplers
@@ -93,6 +94,20 @@ def test_models_run_on_a_gpu(encoder, upsampler, half, monkeypatch):
     assert not fake_gpu.HOST_READS & set(count.kernels)
     assert all(x.device.type == "cuda" and x.dtype == torch.float32 for x in (*images.values(), *found, *upscaled))
     assert all(image.shape == (1, 3, 32, 32) for image in upscaled)
+
+
+def test_nothing_fake_is_left_for_the_next_test():
+    """What the package keeps between calls, positions and weights by their device, is forgotten: a fake tensor is one
+    mode's, and would fail in the next."""
+    kept = (hypernetwork._subpixel_centres, hypernetwork._joint_grid, resize._weights)
+    for _ in range(2):
+        with fake_gpu.fake_gpu():
+            net = fake_gpu.on_fake_gpu(HyperNetwork(4, 3, hidden_dim=8, num_layers=1))
+            assert net.generate(3).device.type == "cuda"
+            assert imresize(torch.empty(1, 3, 9, 9, device=fake_gpu.DEVICE), 1 / 3, "matlab").device.type == "cuda"
+            assert sum(function.cache_info().currsize for function in kept) >= 2
+        assert not any(function.cache_info().currsize for function in kept)
+    assert imresize(torch.ones(1, 3, 9, 9), 1 / 3, "matlab").sum() == pytest.approx(27)
 
 
 @pytest.mark.parametrize("method", ["matlab", "pil"])

@@ -225,6 +225,19 @@ sys.argv = sys.argv[1:]; runpy.run_module("snakemake", run_name="__main__", alte
     assert threads == {"02_evaluate": alone, "04_spconv_correlation": beside}
 
 
+@pytest.mark.parametrize(("profile", "expected"), [("smoke", 8), ("benchmark", 1)])
+def test_a_gpu_is_not_shared_unless_asked(tmp_path, monkeypatch, profile, expected):
+    """Trainings side by side on one GPU only take turns; on CPUs each has cores of its own."""
+    monkeypatch.setenv("IGCONV_RESULTS", str(tmp_path))
+    started = []
+    monkeypatch.setattr(driver, "cores", lambda: 8)
+    monkeypatch.setattr(driver, "missing_data", lambda profile: [])
+    monkeypatch.setattr(driver, "again", lambda profile: [])
+    monkeypatch.setattr(driver, "run", lambda profile, jobs, *_, **__: started.append(jobs) or 0)
+    assert driver.main([profile]) == driver.main([profile, "--jobs", "3"]) == 0
+    assert started == [expected, 3]
+
+
 def test_missing_data_stop_with_one_line(tmp_path):
     done = call("paper", results_folder=tmp_path, IGCONV_DATA=str(tmp_path / "nowhere"))
     assert done.returncode == 2

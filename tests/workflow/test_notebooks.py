@@ -46,6 +46,12 @@ class TestForm:
         assert known["profile"] == ("str", "sample")
         assert all("  # " in line for line in second.source.splitlines()), "a parameter has a help text"
 
+    def test_the_package_chooses_the_device(self, path):
+        """One rule for all: `igconv.models.arithmetic.chosen_device`."""
+        sources = "".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
+        assert "is_available" not in sources
+        assert "get_default_device" not in sources
+
     def test_is_thin(self, path):
         """No classes, no functions over three lines, no long cells: logic belongs to the package."""
         for cell in nbformat.read(path, 4).cells:

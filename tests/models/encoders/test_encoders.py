@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import fake_gpu
 import pytest
 import torch
 from parity import PAPER, models
@@ -244,6 +245,30 @@ def test_edsr_scales_its_residuals():
     encoder, x = EDSR(8, 2, res_scale=0.0), torch.rand(1, 3, 6, 6)
     first = encoder.conv_first(x)
     assert torch.equal(encoder(x), encoder.conv_after_body(first) + first)
+
+
+@pytest.mark.parametrize("factor", [0.1, 1.0, 2.0])
+def test_edsr_scales_its_residuals_by_the_factor(factor):
+    """Both blocks: x + factor * conv(relu(conv(x))), and the gradients of the branch; 1 multiplies nothing."""
+    encoder, x = EDSR(8, 2, res_scale=factor), torch.rand(1, 3, 6, 6)
+    first = y = encoder.conv_first(x)
+    for block in encoder.body:
+        y = y + factor * block.conv2(block.conv1(y).relu())
+    expected = encoder.conv_after_body(y) + first
+    with fake_gpu.Count() as count:
+        found = encoder(x)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    assert count.kernels["mul"] == (0 if factor == 1 else 2)
+    weights = [block.conv1.weight for block in encoder.body]
+    for a, b in zip(*(torch.autograd.grad(sr.sum(), weights) for sr in (found, expected)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_the_full_edsr_has_a_tenth_of_its_residuals():
+    """Lim et al.; the small ones add them whole."""
+    factors = {name: options.get("res_scale", 1.0) for name, (kind, options) in ENCODERS.items() if kind is EDSR}
+    assert factors == {name: 0.1 if name == "edsr" else 1.0 for name in factors}
+    assert {"edsr", "edsr_baseline", "edsr_tiny"} <= factors.keys()
 
 
 def test_edsr_starts_as_basicsr():
