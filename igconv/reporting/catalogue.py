@@ -17,7 +17,7 @@ from igconv.analysis import budget, convergence, encoders, unseen
 from igconv.analysis.pictures import Titled
 from igconv.errors import InputError, choose
 from igconv.evaluation import benchmark
-from igconv.reporting import claims, crops, figures, tables
+from igconv.reporting import claims, crops, figures, gaps, tables
 from igconv.study import results
 from igconv.study.comparisons import ablations
 from igconv.study.run import Run
@@ -104,6 +104,10 @@ def _own_main(table: pd.DataFrame, study: Study) -> pd.DataFrame:
     return tables.of_main(table, study.own.values())
 
 
+def _own_main_kinds(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    return table[table.encoder == next(iter(study.runs.values())).encoder]
+
+
 def _scales_and_untrained(cka: pd.DataFrame, study: Study) -> pd.DataFrame:
     return cka[(cka.setting == encoders.SAME) & cka.comparison.isin([encoders.ACROSS, encoders.BOTH_UNTRAINED])]
 
@@ -182,6 +186,9 @@ FIGURES = (
            "with it minus without it, paired by image, mean over images (the claims: over sets), with 95 % intervals "
            "over images and trainings; small dots are single test sets.",
            _own_ablation),
+    Figure("gap_by_budget", TRAINING, ("tables/gap_by_budget",), figures.gap_by_budget,
+           "PSNR-Y of one model for all scales minus SPConv networks of equal steps, against the steps, with 95 % "
+           "intervals over images and trainings. A gap that closes is one of convergence.", _own_main_kinds),
     Figure("cka_maps", ENCODERS, ("analysis/similarity/cka",), figures.cka_maps,
            "Similarity (unbiased linear CKA) of the encoders of models trained for different scales.",
            _scales_and_untrained),
@@ -267,6 +274,9 @@ TABLES = (
           "are in the CSV file."),
     Table("equal_steps", lambda study: convergence.equal_steps(study.own.values(), study.rows),
           "After how many steps SPConv was as good as a multi-scale model at its end; empty where never or always."),
+    Table("gap_by_budget", lambda study: gaps.by_budget(study.rows, study.runs),
+          "PSNR-Y of one model for all scales minus SPConv networks of equal steps, by steps; empty where there is one "
+          "budget alone."),
     Table("effects", lambda study: tables.effects(study.rows, study.runs),
           "What each ingredient of IGConv+ changes beside which others: with it minus without it, paired by image. "
           "Means of sets; single sets are in the CSV file."),

@@ -173,41 +173,55 @@ def changes(measured: pd.DataFrame, costs: pd.DataFrame, runs: Iterable[Run]) ->
 
     Args:
         measured: `igconv.evaluation.noise.measured`.
-        costs: ``tables/runs.csv`` of the profile `cpu`; hours are those of its trainings.
+        costs: ``tables/runs.csv`` of the profile `cpu`; hours are those of its trainings, or estimated from them.
         runs: of that profile.
     """
-    hours = (costs.set_index("run").seconds / 3600).to_dict()
+    left, hours = _left(list(runs), costs)
     first = next(iter(runs := list(runs)))
-    own = [run for run in runs if run.encoder == first.encoder and run.steps == first.steps and run.is_plain]
-
-    def of(*kinds: list[Run]) -> float:
-        return sum(hours[run.name] for kind in kinds for run in kind)
-
-    spconv = [run for run in own if run.upsampler == "spconv"]  # with and without the loss, and three heads
-    igconv = [run for run in own if run.upsampler == "igconv" and not (run.dihedral or run.igsample)]
-    plus = [run for run in own if run.dihedral and run.frequency_weight]  # and without IGSample
-    full = [run for run in plus if run.igsample]
-    longer = [run for run in spconv if not run.frequency_weight and (not run.is_fixed_scale or run.scales == (3,))]
-    without_loss = [run for run in igconv if not run.frequency_weight]
-    spconv_plus = [run for run in own if run.upsampler == "spconv+"]
-    once, eight = of(spconv, igconv, plus), 8 * of(longer, without_loss, full)
-    spread = measured.set_index("scale")
-    wanted = {f"x{scale}": noise.seeds_for_equality(sd) for scale, sd in spread.sd_db.items()}
+    seeds = [run for run in left if run.is_plain and run.steps == first.steps]
+    longer = [run for run in left if run.is_plain and run.steps > first.steps]
+    converted = [run for run in left if run.start_from]
+    full = [run for run in runs if run.encoder == first.encoder and run.steps == first.steps and run.seed == first.seed
+            and (run.upsampler == "spconv+" or (len(run.ingredients), run.is_plain) == (3, True))]  # fmt: skip
+    wanted = {f"x{s.scale:g}": noise.seeds_for_equality(s.sd_db) for s in measured.itertuples()}
     equal = ", ".join(f"{count} seeds at {scale}" for scale, count in wanted.items())
+    more = max(wanted.values()) - 1
     lines = [
+        ("How the models differ near convergence, at 38 dB", f"{_counted(converted)} from closed-form starts (block E)",
+         "2 CPU cores", hours(converted)),
         ("What is undecided for the noise of trainings: intervals of five seeds instead of borrowed ones",
-         "four more seeds of SPConv, IGConv, IGConv+, three heads, both with the frequency loss, and IGConv+ without "
-         "IGSample", "2 CPU cores", 4 * once),
-        (f"Whether IGConv+ equals SPConv+ within {noise.EQUAL_DB} dB: {equal}",
-         f"{max(wanted.values()) - 1} more seeds of IGConv+ and SPConv+", "2 CPU cores",
-         (max(wanted.values()) - 1) * of(spconv_plus, full)),
+         f"{_counted(seeds)} with seeds 1 to 4: SPConv, IGConv, IGConv+, three heads, both with the frequency loss, "
+         "and IGConv+ without IGSample", "2 CPU cores", hours(seeds)),
         ("Whether IGConv's gap is one of convergence or of capacity",
-         "two seeds at 16,000 steps of SPConv x3, IGConv, IGConv+ and three heads", "2 CPU cores", 2 * eight),
+         f"{_counted(longer)} of {8 * first.steps:,} steps, two seeds: SPConv x3, IGConv, IGConv+, three heads",
+         "2 CPU cores", hours(longer)),
+        (f"Whether IGConv+ equals SPConv+ within {noise.EQUAL_DB} dB: {equal}",
+         f"{more} more seeds of IGConv+ and SPConv+ (not in the table of runs)", "2 CPU cores", more * hours(full)),
         ("Whether anything differs from the paper: its budget was not run",
          "the profile `benchmark` (100,000 steps, three seeds), then `paper`", "one GPU", float("nan")),
     ]  # fmt: skip
     table = pd.DataFrame(lines, columns=["what would change", "runs", "hardware", "hours"])
     return table.assign(hours=[f"{h:.0f}" if pd.notna(h) else "not measured" for h in table.hours])
+
+
+def _counted(runs: list[Run]) -> str:
+    return f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}"
+
+
+def _left(runs: list[Run], costs: pd.DataFrame) -> tuple[list[Run], Callable[[list[Run]], float]]:
+    """Runs without a training, and (runs) -> their hours: those they took, or those per step of trained runs that
+    differ in seed, steps and name alone; NaN where there is none."""
+
+    def kind(run: Run) -> tuple:
+        return run.encoder, run.upsampler, run.scales, run.ingredients, run.initialisation, bool(run.start_from)
+
+    took = (costs.set_index("run").seconds / 3600).dropna().to_dict()
+    rates = {kind(run): took[run.name] / run.steps for run in reversed(runs) if run.name in took and run.steps > 1}
+
+    def hours(asked: list[Run]) -> float:
+        return sum(took.get(run.name, rates.get(kind(run), float("nan")) * run.steps) for run in asked)
+
+    return [run for run in runs if run.name not in took], hours
 
 
 def findings(profile: str) -> str:

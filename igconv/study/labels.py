@@ -43,7 +43,9 @@ VARIANTS = {  # further variants that have a text of their own
     "from_x2_constant_frozen": "encoder and constant from x2, frozen",
     f"from_x2_frozen_{SPCONV_START}": "encoder from x2, frozen, SPConv's start",
     "from_x2_tuned": "encoder from x2, frozen at first", SPCONV_START: "SPConv's start",
-    "third": "a third of the steps", "converted": "converted", "converted_tuned": "converted, trained on",
+    "third": "a third of the steps", "heads_third": "one encoder, three heads, a third of the steps",
+    "eightfold": "eight times the steps", "heads_eightfold": "one encoder, three heads, eight times the steps",
+    "converted": "converted", "converted_tuned": "converted, trained on",
     "heads_converted": "one encoder, three heads, converted",
     "heads_converted_tuned": "one encoder, three heads, converted, trained on",
 }  # fmt: skip

@@ -120,7 +120,7 @@ def ingredients(base: Run) -> list[Run]:
 def alternatives(base: Run) -> list[Run]:
     """Block C: what a user would pick instead, one encoder with three SPConv heads (MDSR's way), or LIIF."""
     short = replace(base, steps=30_000)
-    return [replace(short, upsampler="spconv", variant="heads_30k"), replace(short, upsampler="liif", variant="30k")]
+    return [three_heads(replace(short, variant="30k")), replace(short, upsampler="liif", variant="30k")]
 
 
 def from_published(base: Run, steps: int = 30_000) -> list[Run]:
@@ -149,14 +149,42 @@ def near_convergence(base: Run, steps: int) -> list[Run]:
                    lr_patch=48, micro_batch_size=2, record_every=50, checkpoint_every=50)  # fmt: skip
     start = replace(base, variant="converted", start_from="smfanet_plus_df2k_x4" + CONVERTED, steps=1,
                     learning_rate=0.0, final_rate=0.0, ema=0.0, validate_every=0)  # fmt: skip
-    heads = replace(start, upsampler="spconv", variant="heads_converted")
-    starts = [igconv(start), igconv_plus(start), heads, *fixed(start, "spconv", (2, 3, 4))]
+    starts = [igconv(start), igconv_plus(start), three_heads(start), *fixed(start, "spconv", (2, 3, 4))]
     further = dict(steps=steps, learning_rate=1e-4, final_rate=1e-6, warmup=50, ema=0.995, validate_every=500)
     return starts + [replace(run, variant=f"{run.variant}_tuned", start_from=run.name, **further) for run in starts]
 
 
+def three_heads(base: Run) -> Run:
+    """One encoder with an SPConv per scale."""
+    return replace(base, upsampler="spconv", variant=f"heads_{base.variant}".rstrip("_"))
+
+
+def other_budgets(base: Run) -> list[Run]:
+    """How the gap to fixed-scale models goes with the budget: multi-scale models at a third of the steps (block A has
+    the fixed-scale ones), and eight times the steps, at x3 alone for SPConv, two seeds."""
+    third = replace(base, steps=base.steps // 3, variant="third")
+    longer = replace(base, steps=8 * base.steps, variant="eightfold")
+    shorter = [igconv(third), igconv_plus(third), three_heads(third)]
+    return shorter + [
+        run for seed in (0, 1) for own in [replace(longer, seed=seed)]
+        for run in (*fixed(own, "spconv", (3,)), igconv(own), igconv_plus(own), three_heads(own))
+    ]  # fmt: skip
+
+
+def more_seeds(base: Run) -> list[Run]:
+    """What is undecided for the noise of single trainings: four more seeds of what is compared."""
+    loss = dict(variant="fft", frequency_weight=PLUS["frequency_weight"])
+    return [
+        run for seed in (1, 2, 3, 4) for own in [replace(base, seed=seed)]
+        for run in (*fixed(own, "spconv", (2, 3, 4)), igconv(own), igconv_plus(own), three_heads(own),
+                    replace(igconv(own), **loss), *fixed(replace(own, **loss), "spconv", (2, 3, 4)),
+                    *(run for run in left_out(igconv_plus(own)) if not run.igsample))
+    ]  # fmt: skip
+
+
 def _cpu() -> list[Run]:
-    """Blocks A, B, D and E and one run of C at a budget that two CPU cores hold: a small encoder, few steps, one seed.
+    """Blocks A, B, D and E and one run of C at a budget that two CPU cores hold: a small encoder, few steps, one seed;
+    then other budgets and more seeds.
 
     Published encoders are kept at first, so that a rate for new weights does them no harm, and then trained along.
     Those that left the constant of the published head behind show what it costs.
@@ -172,10 +200,9 @@ def _cpu() -> list[Run]:
     frozen = [replace(run, **without) for run in kept]
     last = replace(frozen[-1], variant="from_x2_tuned", start_from=frozen[-1].name, freeze_encoder=False, steps=700,
                    learning_rate=2e-4)  # fmt: skip
-    heads = replace(base, upsampler="spconv", variant="heads")  # of block C; LIIF takes too long here
-    return [
-        *main, *ingredients(base), *frozen, last, *started_like_spconv(frozen[:1]), heads, *kept,
-        *near_convergence(base, 2_000),
+    return [  # of block C three heads alone: LIIF takes too long here
+        *main, *ingredients(base), *frozen, last, *started_like_spconv(frozen[:1]), three_heads(base), *kept,
+        *near_convergence(base, 2_000), *more_seeds(base), *other_budgets(base),
     ]  # fmt: skip
 
 

@@ -134,6 +134,25 @@ def test_benchmark_runs_share_all_but_what_is_compared():
                 for run in runs_of("benchmark").values()}) == 1  # fmt: skip
 
 
+def test_cpu_plans_seeds_and_budgets_behind_what_is_trained():
+    """Four more seeds of 11 runs, three models at a third of the steps, four at eight times with two seeds."""
+    left = [run for run in runs_of("cpu").values() if run.encoder == "edsr_tiny"][-55:]
+    seeds, budgets = left[:44], left[44:]
+    first = {run.name: run for run in runs_of("cpu").values() if run.seed == 0}
+    assert [run.seed for run in seeds] == [s for s in (1, 2, 3, 4) for _ in range(11)]
+    for run in seeds:
+        assert replace(run, seed=0) == first[replace(run, seed=0).name], "nothing but the seed differs"
+    steps = first["edsr_tiny-igconv-s0"].steps
+    assert Counter((run.steps, run.seed) for run in budgets) == {
+        (steps // 3, 0): 3,
+        (8 * steps, 0): 4,
+        (8 * steps, 1): 4,
+    }
+    for run in budgets:
+        same = replace(run, steps=steps, seed=0, variant="heads" if "heads" in run.variant else "")
+        assert same == first[same.name], "nothing but steps and seed differs"
+
+
 def test_three_heads_and_liif_are_multi_scale():
     """Block C: one encoder for x2, x3 and x4, with a stored head each or one MLP of the paper's size."""
     heads = get_run("benchmark", "edsr_baseline-spconv-heads_30k-s0")
@@ -360,7 +379,7 @@ def test_pairs_differ_in_one_ingredient_alone():
         assert {run.all_else() for run in (*one.having, *one.without)} == {one.having[0].all_else()}
         assert one.scales == [2, 3, 4]
     assert [one.within for one in found if one.ingredient == FREQUENCY_LOSS] == ["SPConv", "IGConv", "", "", "IGConv+"]
-    assert [len(one.having) for one in found if one.having[0].is_fixed_scale] == [3]
+    assert [len(one.having) for one in found if one.having[0].is_fixed_scale] == [15], "three, five seeds"
     assert {len(one.having) for one in one_ingredient_apart(runs_of("benchmark").values())} == {3, 9}, "seeds together"
     assert not one_ingredient_apart(runs_of("paper").values())
 

@@ -153,3 +153,29 @@ def image_grid(images: Sequence[tuple[str, Tensor]], columns: int) -> Figure:
         axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
         axis.set_title(title, fontsize=8)
     return figure
+
+
+@styled
+def gap_by_budget(table: pd.DataFrame) -> Figure:
+    """Difference to SPConv of equal steps against the steps, a panel per scale. Table: `igconv.reporting.gaps`."""
+    if table.empty:
+        raise InputError("nothing to draw: the models were trained at one budget alone")
+    table, colours = labelled(table)
+    scales = sorted(table.scale.unique())
+    figure, (axes,) = subplots(1, len(scales), 2.7, 3.0, sharey=True)
+    for axis, scale in zip(axes, scales, strict=True):
+        for shift, (label, colour) in zip(np.linspace(0.95, 1.05, len(colours)), colours.items(), strict=True):
+            part = table[(table.label == label) & (table.scale == scale)].sort_values("steps")
+            reach = [part.difference_db - part.low_db, part.high_db - part.difference_db]
+            axis.errorbar(part.steps * shift, part.difference_db, reach, color=colour, label=label, marker="o", ms=4,
+                          lw=1.2, capsize=2)  # fmt: skip
+        axis.axhline(0, color="black", lw=0.8)
+        steps = sorted(table.steps.unique())
+        axis.set_xscale("log")
+        axis.set_xticks(steps, [f"{n:,}" for n in steps], minor=False)
+        axis.minorticks_off()
+        axis.set(title=f"x{scale}", xlabel="optimiser steps")
+        axis.grid(axis="y")
+    axes[0].set_ylabel("PSNR-Y minus SPConv's (dB)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(colours))
+    return figure
