@@ -39,7 +39,8 @@ CHANGES = {change.variant: change for added in (False, True) for change in (Chan
 SPCONV_START = "spconv_init"  # variant of a run whose kernels start like those of an SPConv
 VARIANTS = {  # further variants that have a text of their own
     "heads": "one encoder, three heads", "heads_30k": "one encoder, three heads, 30k",
-    "from_x2": "encoder from x2", "from_x2_frozen": "encoder from x2, frozen",
+    "from_x2_frozen": "encoder from x2, frozen", "from_x2_constant": "encoder and constant from x2",
+    "from_x2_constant_frozen": "encoder and constant from x2, frozen",
     f"from_x2_frozen_{SPCONV_START}": "encoder from x2, frozen, SPConv's start",
     "from_x2_tuned": "encoder from x2, frozen at first", SPCONV_START: "SPConv's start",
     "third": "a third of the steps",

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from igconv.errors import choose
 from igconv.study.labels import INGREDIENTS, SPCONV_START, Change
-from igconv.study.run import Run
+from igconv.study.run import WITH_CONSTANT, Run
 
 PLUS = dict(dihedral=True, igsample=True, frequency_weight=0.05)
 
@@ -124,22 +124,25 @@ def alternatives(base: Run) -> list[Run]:
 
 
 def from_published(base: Run, steps: int = 30_000) -> list[Run]:
-    """Block D: a published x2 encoder made multi-scale, trained on or as it is.
+    """Block D: a published x2 encoder made multi-scale, trained on or as it is, with the constant of its head.
 
     Like the weights and the paper's rows of SMFANet+, all of them have the frequency loss. The rate stays that of
     ``base``, 2e-4 in the benchmark study: the upsampler is new and needs it, and to the encoder it is fine-tuning,
     because its own 1e-3 for batches of 64 would be 2.5e-4 for the 16 here. With a frozen encoder it is the same, so
     that only that differs.
     """
-    start = replace(base, steps=steps, start_from="smfanet_plus_df2k_x2", frequency_weight=PLUS["frequency_weight"])
-    whole, frozen = replace(start, variant="from_x2"), replace(start, variant="from_x2_frozen", freeze_encoder=True)
+    start = replace(base, steps=steps, start_from="smfanet_plus_df2k_x2" + WITH_CONSTANT,
+                    frequency_weight=PLUS["frequency_weight"])  # fmt: skip
+    whole = replace(start, variant="from_x2_constant")
+    frozen = replace(start, variant="from_x2_constant_frozen", freeze_encoder=True)
     return [igconv(whole), igconv_plus(whole), igconv(frozen), igconv_plus(frozen)]
 
 
 def _cpu() -> list[Run]:
     """Blocks A, B and D, and one run of C, at a budget that two CPU cores hold: a small encoder, few steps, one seed.
 
-    Published encoders are kept at first, so that a rate for new weights does them no harm, and then trained along.
+    Published encoders are kept at first, so that a rate for new weights does them no harm, and then trained along. Those
+    that left the constant of the published head behind show what it costs.
     """
     base = Run(
         "cpu", "edsr_tiny", "igconv", steps=2_000, lr_patch=32, learning_rate=1e-3, final_rate=1e-6, ema=0.99,
@@ -147,11 +150,13 @@ def _cpu() -> list[Run]:
         record_every=100, validate_every=500, checkpoint_every=100, threads=1,
     )  # fmt: skip
     main = [run for run in main_claim(base) if (run.upsampler, run.variant) != ("spconv+", "third")]
-    frozen = [run for run in from_published(replace(base, encoder="smfanet_plus"), 1_200) if run.freeze_encoder]
+    kept = [run for run in from_published(replace(base, encoder="smfanet_plus"), 1_200) if run.freeze_encoder]
+    without = dict(variant="from_x2_frozen", start_from=kept[0].start_from.removesuffix(WITH_CONSTANT))
+    frozen = [replace(run, **without) for run in kept]
     last = replace(frozen[-1], variant="from_x2_tuned", start_from=frozen[-1].name, freeze_encoder=False, steps=700,
                    learning_rate=2e-4)  # fmt: skip
     heads = replace(base, upsampler="spconv", variant="heads")  # of block C; LIIF takes too long here
-    return [*main, *ingredients(base), *frozen, last, *started_like_spconv(frozen[:1]), heads]
+    return [*main, *ingredients(base), *frozen, last, *started_like_spconv(frozen[:1]), heads, *kept]
 
 
 def _paper() -> list[Run]:

@@ -39,7 +39,8 @@ def starting_model(run: Run, own: SuperResolver | None = None) -> SuperResolver:
             target.load_state_dict(source.state_dict())
         except RuntimeError as error:
             raise InputError(f"{run.name} cannot start from {run.start_from}: {reason(error)}") from None
-        if bias and target is model.encoder and model.upsampler.bias is not None:
+        # Where the LR image is added, it brings the brightness, and the constant starts at zero.
+        if bias and target is model.encoder and model.sampler is None:
             model.upsampler.bias.data.copy_(constant)
     if run.freeze_encoder:
         model.encoder.requires_grad_(False)
