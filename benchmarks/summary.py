@@ -36,6 +36,12 @@ BANK = dict(form="igconv", width=64)
 BOTH = dict(what="forward + backward")
 TRAINED = dict(encoder="edsr_baseline", processes=1, batch=4, lr_patch=48, precision="bf16-mixed", graphs=True)
 LARGE = dict(input="2000x1500", scale=2)
+EARLIER = {  # cases of `against`: largest ratio
+    "step x4, edsr_baseline igconv": 1.0, "step x4, edsr_baseline igconv+": 1.0,
+    "step x4, edsr_baseline igconv, bf16 over float32": 0.75, "step x4, edsr_baseline igconv+, bf16 over float32": 0.75,
+    "image 640x360 x2, smfanet_plus igconv+": 1.0, "image 640x360 x2, edsr_baseline igconv+": 1.0,
+    "igconv upscale 300x300 x2": 4.5 / 5.2, "igconv upscale 2000x1500 x2": 40 / 66,
+}  # fmt: skip
 TARGETS = (
     Target("step at x4, IGConv / SPConv", "step", X4 | dict(case="IGConv"), "ratio", 1.45),
     Target("the same by FLOPs", "step", X4 | dict(case="IGConv"), "flop_ratio", None),
@@ -60,6 +66,7 @@ TARGETS = (
     Target("igconv upscale, 2000x1500 px to x2, s", "upscale", LARGE, "seconds", 40),
     Target("the same, peak MiB", "upscale", LARGE, "peak_mib", 1600),
     Target("igconv upscale, 300x300 px to x2, s", "upscale", dict(input="300x300", scale=2), "seconds", 4.5),
+    *(Target(f"{case}, over f7699b2", "against", dict(case=case), "ratio", limit) for case, limit in EARLIER.items()),
     Target("igconv --help, s", "upscale", dict(input="--help", scale=2), "seconds", 0.5),
 )  # fmt: skip
 

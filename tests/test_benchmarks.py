@@ -196,3 +196,25 @@ def test_steps_of_a_study_are_read_from_snakemakes_records(script, tmp_path, mon
     assert table[["step", "start_s", "seconds"]].values.tolist() == [
         ["01_train-a", 0, 20], ["01_train-b", 2, 13], ["report", 21, 2], ["whole", 0, 23],
     ]  # fmt: skip
+
+
+def test_the_code_is_compared_with_an_earlier_one(script, quick, monkeypatch):
+    """Both in turn, each with its own code; bf16 is compared with the earlier float32. One real call of each kind."""
+    against, calls = script("against"), []
+
+    def measured(tree, kind, *words):
+        calls.append((tree == against.PROJECT, words))
+        return {"bf16-mixed": 30.0}.get(words[2], 60.0) * (1 if tree == against.PROJECT else 2)
+
+    real = against.measured
+    monkeypatch.setattr(against, "measured", measured)
+    monkeypatch.setattr(against, "upscaled", lambda tree, source, threads: 50.0)
+    table = quick("against").set_index("case")
+    assert table.ratio.to_dict() == {
+        "step x4, edsr_tiny igconv": 0.5, "step x4, edsr_tiny igconv, bf16 over float32": 0.25,
+        "step x4, edsr_tiny igconv+": 0.5, "step x4, edsr_tiny igconv+, bf16 over float32": 0.25,
+        "image 24x16 x2, edsr_tiny igconv+": 0.5, "igconv upscale 24x16 x2": 1.0,
+    }  # fmt: skip
+    assert not any("bf16-mixed" in words for here, words in calls if not here), "the earlier code has none"
+    assert real(against.PROJECT, against.STEP, "edsr_tiny", "igconv", "32-true", 8, 1, 1) > 0
+    assert real(against.PROJECT, against.IMAGE, "edsr_tiny", "igconv+", 24, 16, 1, 1) > 0
