@@ -174,8 +174,8 @@ FIGURES = (
     Figure("claims", "", ("tables/claims",), _claims_figure,
            "Every claim of the paper: our value with its interval against the target."),
     Figure("training_curves", TRAINING, ("records",), figures.training_curves,
-           "Training: loss of the patches (left) and PSNR of the averaged weights on validation crops (right), of "
-           "fixed-scale runs at their own scale, of multi-scale runs the mean over theirs: compare lines of one kind.",
+           "Training: loss of the patches (left) and PSNR of the averaged weights on validation crops (right). Above "
+           "fixed-scale runs at their own scale, below multi-scale runs, mean over their scales.",
            _unchanged),
     Figure("ablation", TRAINING, ("tables/effects",), figures.ablation,
            "What each ingredient brings IGConv+, as the last of three, and what it brings another model alone: PSNR-Y "
