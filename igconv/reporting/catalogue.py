@@ -228,7 +228,8 @@ FIGURES = (
     Figure("stored_parameters", COSTS, ("analysis/efficiency/stored",), figures.stored_parameters,
            "Parameters of one multi-scale model over those of three fixed-scale ones, per encoder."),
     Figure("efficiency_bars", COSTS, ("analysis/efficiency/upsamplers",), _beside_the_paper,
-           "Cost of the upsampler alone on this machine, and the paper's figures for another machine."),
+           "Cost of the upsampler alone on this machine, and the paper's figures for another machine; latencies in "
+           "SPConv's of the same machine."),
     Figure("cost_sweep", COSTS, ("analysis/efficiency/sweep",), figures.cost_sweep,
            "Latency and memory of the upsamplers against the size of the image and against the scale."),
     Figure("model_sweep", COSTS, ("analysis/efficiency/models",), figures.model_sweep,

@@ -217,6 +217,15 @@ def test_curves_of_one_colour_differ_by_their_lines():
     assert first.get_linestyle() != second.get_linestyle()
 
 
+def test_latencies_of_two_machines_are_relative():
+    """A CPU's milliseconds beside a GPU's would say nothing about upsamplers."""
+    slow = costs()
+    slow.loc[:, "latency_ms"] = slow.latency_ms * 1000
+    ours, paper = figures.efficiency_bars(slow, costs()).axes[0].containers
+    assert [bar.get_height() for bar in ours] == pytest.approx([bar.get_height() for bar in paper], nan_ok=True)
+    assert ours[0].get_height() == 1
+
+
 def test_rows_of_panels_are_chosen_by_label():
     figure = figures.band_differences(band_differences(), "IGConv+", [["SPConv", "LIIF"], ["SPConv", "SPConv"]])
     assert [len(axis.containers) for axis in figure.axes] == [1, 1]
