@@ -25,7 +25,7 @@ usage: ./run_all.sh [sample|cpu|benchmark|paper|test|lab] [--dry-run] [--jobs N]
   benchmark   T91 + BSD200 + SunHays80, tested on Set5, Set14, B100, Urban100; one GPU
   paper       the paper's own protocol
   test        lint, types, unit tests, and every notebook on a shrunken study; further words go to pytest
-  lab         JupyterLab with the notebooks, `explore` among them; further words go to it
+  lab         JupyterLab with the notebooks, `explore` open; further words go to it
 
   --dry-run     list the runs with their budgets and what is still to do
   --jobs N      CPU cores to use, and trainings side by side (default: all for sample and cpu, 1 otherwise)
@@ -202,7 +202,8 @@ if [[ $profile == lab ]]; then
   # This environment's kernel comes before one that is registered under the same name for another Python or checkout.
   kernels=$("$python" -c 'import sys; print(sys.prefix)')/share/jupyter
   export JUPYTER_PATH=$kernels${JUPYTER_PATH:+:$JUPYTER_PATH}
-  exec "$python" -m jupyterlab --notebook-dir=notebooks "$@"
+  # The explorer first; `lab 03_encoder_similarity.ipynb`, or another --LabApp.default_url, opens something else.
+  exec "$python" -m jupyterlab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/explore.ipynb "$@"
 fi
 
 if [[ $profile == test ]]; then

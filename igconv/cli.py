@@ -34,6 +34,38 @@ examples
 
 Exit status: 0 all done, 1 something was skipped or failed on the way, 2 wrong input, 130 interrupted.
 """
+EXAMPLES = {
+    "upscale": """
+  igconv upscale photo.jpg -o large.png --scale 4
+  igconv upscale holiday other.webp -o large/ --scale 2
+  igconv upscale "holiday/*.jpg" -o large/ --width 1920
+  igconv upscale photo.jpg -o large.jpg -s 3 --model my_model.safetensors
+""",
+    "info": """
+  igconv info
+  igconv info my_model.safetensors --json
+""",
+    "convert": """
+  igconv convert my_x4.pth -o multi.safetensors --scales 2 3 4
+  igconv upscale photo.jpg -o large.png --scale 3 --model multi.safetensors
+""",
+    "export": """
+  igconv export --format onnx --scale 3
+  igconv export my_model.safetensors --format torch --scale 2 -o my_x2.pt2
+  igconv export edsr_tiny-igconv+-s0 --profile cpu --format onnx --scale 4
+""",
+    "train": """
+  igconv train edsr_tiny-igconv+-s0
+""",
+    "evaluate": """
+  igconv evaluate bicubic
+  igconv evaluate edsr_tiny-igconv+-s0
+""",
+    "data": """
+  igconv data list
+  igconv data verify sample_test
+""",
+}  # of commands, in their help
 COMMANDS = ("train", "evaluate", "export", "data", "upscale", "convert", "info")
 
 
@@ -60,9 +92,10 @@ def _parsed(command: Callable[..., int | None], name: str, words: list[str]) -> 
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(later, prog=name, args=words)
+            return tyro.cli(later, prog=name, args=words, config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as end:
-        if not end.code:  # help
+        if not end.code:
+            print(f"examples{EXAMPLES[name.split()[-1]]}", end="")
             raise
     lines = [line.strip(" │╭╮╰╯") for line in said.getvalue().splitlines()]
     ruled = [line if line.strip("─-") else "" for line in lines[1:]]  # the first is a title; rules part its paragraphs

@@ -9,15 +9,19 @@ from tyro.conf import Positional, arg
 from igconv import files
 from igconv.errors import InputError, choose, positive_integer, reason
 
+# What may be left out: help says in words what happens then, and not "None".
+Number = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+Flag = Annotated[bool, arg(help_behavior_hint="")]
+
 
 def train(
-    run: Positional[str],
+    run: Annotated[Positional[str], arg(metavar="RUN")],
     profile: str = "sample",
     accelerator: str = "auto",
     devices: int = 1,
     nodes: int = 1,
     graphs: bool | None = None,
-    tensorboard: bool = False,
+    tensorboard: Flag = False,
 ) -> None:
     """Train one run of the table (igconv/study/runs.py); the same command resumes it.
 
@@ -51,11 +55,11 @@ def train(
 
 
 def evaluate(
-    name: Positional[str],
+    name: Annotated[Positional[str], arg(metavar="NAME")],
     profile: str = "sample",
     device: str = "auto",
     lr: Literal["made", "stored"] = "made",
-    self_ensemble: bool = False,
+    self_ensemble: Flag = False,
     tile: int = 0,
     protocol: Literal["study", "authors"] = "study",
 ) -> None:
@@ -94,8 +98,8 @@ def evaluate(
 
 def data(
     action: Positional[Literal["list", "fetch", "verify"]],
-    name: Positional[str] = "",
-    data_dir: Path | None = None,
+    name: Annotated[Positional[str], arg(metavar="[NAME]", help_behavior_hint="")] = "",
+    data_dir: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None,
 ) -> None:
     """List the image sets and published weights, get them, or check those on this machine.
 
@@ -131,19 +135,19 @@ def data(
 
 
 def upscale(
-    images: Positional[list[Path]],
+    images: Annotated[Positional[list[Path]], arg(metavar="IN [IN ...]", help_behavior_hint="")],
     output: Annotated[Path, arg(aliases=["-o"])],
-    scale: Annotated[int | None, arg(aliases=["-s"])] = None,
-    width: int | None = None,
-    height: int | None = None,
-    weights: Annotated[Path | None, arg(aliases=["--model"])] = None,
+    scale: Annotated[int | None, arg(aliases=["-s"], metavar="INT", help_behavior_hint="")] = None,
+    width: Number = None,
+    height: Number = None,
+    weights: Annotated[Path | None, arg(aliases=["--model"], metavar="FILE", help_behavior_hint="")] = None,
     device: str = "cpu",
-    self_ensemble: bool = False,
-    tile: int | None = None,
-    halo: int | None = None,
-    overwrite: bool = False,
-    quality: int | None = None,
-    json: bool = False,
+    self_ensemble: Flag = False,
+    tile: Number = None,
+    halo: Number = None,
+    overwrite: Flag = False,
+    quality: Number = None,
+    json: Flag = False,
 ) -> int:
     """Upscale images by an integer factor, with their transparency, depth and colour profile (docs/images.md).
 
@@ -247,12 +251,13 @@ def convert(
 
 
 def export(
-    models: Positional[list[str]] = [],  # noqa: B006 (tyro's way of saying that there may be none)
+    # A list that may be empty is tyro's way of saying that there may be none.
+    models: Annotated[Positional[list[str]], arg(metavar="[MODEL ...]", help_behavior_hint="")] = [],  # noqa: B006
     format: Literal["weights", "onnx", "torch", "spandrel"] = "weights",
-    scale: int | None = None,
+    scale: Number = None,
     profile: str = "sample",
-    output: Annotated[Path | None, arg(aliases=["-o"])] = None,
-    overwrite: bool = False,
+    output: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")] = None,
+    overwrite: Flag = False,
 ) -> None:
     """Write a model for passing on: the weights of trained runs, or one scale for other programs (docs/export.md).
 
@@ -326,7 +331,9 @@ def _export_scale(
           f"sha256 {files.sha256(output)}")  # fmt: skip
 
 
-def info(file: Positional[Path | None] = None, json: bool = False) -> None:
+def info(
+    file: Annotated[Positional[Path | None], arg(metavar="[FILE]", help_behavior_hint="")] = None, json: Flag = False
+) -> None:
     """Say what a model file is: encoder, upsampler, scales, size, where it comes from, licence.
 
     Args:
@@ -349,6 +356,7 @@ def info(file: Positional[Path | None] = None, json: bool = False) -> None:
         precision=", ".join(facts["precision"]),
         licence=facts["licence"] or "not stated in the file",
     )
+    del lines["other_scales"]  # the scales say so
     for name in ("options", "provenance"):
         lines[name] = ", ".join(f"{key} {value}" for key, value in facts[name].items()) or "none in the file"
     for name, value in lines.items():

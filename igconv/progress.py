@@ -61,12 +61,16 @@ def to_tensorboard(records: Iterable[dict], folder: Path) -> Iterator[dict]:
 def follow_items(items: Iterable, total: int, label: str, every_s: float = 10.0) -> Iterator:
     """Pass items on and show how many there were: a bar where `follow` has one, else a line every ``every_s`` seconds.
 
-    What ends within that time says nothing.
+    What ends within that time says nothing. Items may be fewer than ``total``.
     """
     if _has_bar():
         from tqdm.auto import tqdm
 
-        yield from tqdm(items, total=total, desc=label, leave=False)
+        with tqdm(total=total, desc=label, leave=False) as bar:
+            for item in items:
+                yield item
+                bar.update()
+            bar.total = bar.n  # in a notebook a bar that is not full stays, in red
         return
     shown = time.monotonic()
     for done, item in enumerate(items, 1):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from photo import photo
 
 import igconv
-from igconv import cli, files
+from igconv import cli, commands, files
 from igconv.data import datasets
 from igconv.study import runs
 from igconv.study.results import PROJECT
@@ -106,11 +107,24 @@ print([m for m in heavy if m in sys.modules])
 
 def test_help_names_every_command():
     """With what each is for; and each is a function with options of its own."""
-    from igconv import commands
-
     listed = {line.split()[0] for line in cli.HELP.splitlines() if line.startswith("  ") and line[2:8] != "igconv"}
     assert listed == set(cli.COMMANDS)
     assert all(callable(getattr(commands, name)) for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_of_a_command_ends_with_examples(command, capsys):
+    """Every example is a command line with known options; what may be left out is said in words."""
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert shown.endswith(cli.EXAMPLES[command])
+    assert command == "train" or "None" not in shown
+    lines = [line for line in [*cli.EXAMPLES[command].splitlines(), *cli.HELP.splitlines()] if "  igconv " in line]
+    for program, name, *words in map(shlex.split, lines):
+        assert program == "igconv"
+        if name in cli.COMMANDS:
+            assert callable(cli._parsed(getattr(commands, name), f"igconv {name}", words))
 
 
 def test_words_that_are_no_command(capsys):
@@ -165,7 +179,7 @@ def test_scales_that_a_model_has_not_are_refused(tmp_path, capsys, upsampler):
 
 HELD = """
 import sys, time
-from igconv import cli, files
+from igconv import cli, commands, files
 def held(*_, **__):
     print("ready", flush=True)
     time.sleep(600)

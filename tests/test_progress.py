@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-import tqdm
+import tqdm.auto
 from photo import photo
 
 from igconv import cli, progress, upscaling
@@ -64,3 +64,11 @@ def test_one_part_and_parts_outside_are_passed_on(terminal, capsys):
         raise ValueError("inside")
     assert list(progress.parts([1, 2], "tile")) == [1, 2]
     assert capsys.readouterr().err == ""
+
+
+def test_what_ends_early_has_not_failed(terminal, monkeypatch):
+    """In a notebook a bar below its total would stay, in red."""
+    bars, real = [], tqdm.auto.tqdm
+    monkeypatch.setattr(tqdm.auto, "tqdm", lambda *items, **options: bars.append(real(*items, **options)) or bars[-1])
+    assert list(progress.follow_items(iter("abc"), 20, "fit")) == list("abc")
+    assert bars[0].n == bars[0].total == 3

@@ -129,6 +129,15 @@ def serves(model: SuperResolver, scale: int) -> bool:
     return scales is None or scale in scales
 
 
+def has_igsample(model: SuperResolver) -> bool:
+    return isinstance(model.sampler, IGSample)
+
+
+def has_dihedral(model: SuperResolver) -> bool:
+    """Whether the model averages its kernels over flips and rotations."""
+    return any(module.dihedral for module in model.modules() if isinstance(module, HyperNetwork))
+
+
 def _drawn(window: Tensor, of_hr: Tensor | None, show: str) -> Tensor:
     """A window uint8 (3, h, w) as it is, its error beside HR's, or its spectrum, (h, w)."""
     if show == "image" or (show == "error" and of_hr is None):
@@ -172,7 +181,7 @@ def offsets(model: SuperResolver, image: Tensor, view: View) -> tuple[Tensor, Te
 
     The mean over the three colours; None for a model without IGSample.
     """
-    if not isinstance(model.sampler, IGSample):
+    if not has_igsample(model):
         return None
     lr, _ = cropped(image, view)
     with exact_arithmetic():

@@ -178,8 +178,8 @@ FIGURES = (
     Figure("claims", "", ("tables/claims",), _claims_figure,
            "Every claim of the paper: our value with its interval against the target."),
     Figure("training_curves", TRAINING, ("records",), figures.training_curves,
-           "Training: loss of the patches (left) and PSNR of the averaged weights on validation crops (right), of "
-           "fixed-scale runs at their own scale, of multi-scale runs the mean over theirs: compare lines of one kind.",
+           "Training: loss of the patches (left) and PSNR of the averaged weights on validation crops (right). Above "
+           "fixed-scale runs at their own scale, below multi-scale runs, mean over their scales.",
            _unchanged),
     Figure("ablation", TRAINING, ("tables/effects",), figures.ablation,
            "What each ingredient brings IGConv+, as the last of three, and what it brings another model alone: PSNR-Y "
@@ -235,7 +235,8 @@ FIGURES = (
     Figure("stored_parameters", COSTS, ("analysis/efficiency/stored",), figures.stored_parameters,
            "Parameters of one multi-scale model over those of three fixed-scale ones, per encoder."),
     Figure("efficiency_bars", COSTS, ("analysis/efficiency/upsamplers",), _beside_the_paper,
-           "Cost of the upsampler alone on this machine, and the paper's figures for another machine."),
+           "Cost of the upsampler alone on this machine, and the paper's figures for another machine; latencies in "
+           "SPConv's of the same machine."),
     Figure("cost_sweep", COSTS, ("analysis/efficiency/sweep",), figures.cost_sweep,
            "Latency and memory of the upsamplers against the size of the image and against the scale."),
     Figure("model_sweep", COSTS, ("analysis/efficiency/models",), figures.model_sweep,

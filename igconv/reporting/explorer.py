@@ -1,22 +1,25 @@
 """The explorer of the notebook `explore`: controls beside pictures, in JupyterLab.
 
-Everything that is computed is in `igconv.analysis.explored`, everything that is drawn in `igconv.reporting.figures`;
-here controls are tied to both. Without a browser (papermill, a printed notebook) the pictures of the first view stand
-in the notebook as they are.
+Everything that is computed is in `igconv.analysis.explored`; here controls are tied to it. What follows a slider is
+small PNGs in HTML, because a figure takes longer to draw than the models to run. Without a browser (papermill, a
+printed notebook) the figures of the first view, of `igconv.reporting.figures`, stand in the notebook.
 """
 
+import base64
+import html
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import ipywidgets as widgets
+import matplotlib as mpl
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from igconv.analysis import correlation, explored
-from igconv.analysis.explored import View
+from igconv.analysis.explored import Panel, View
 from igconv.data import images
 from igconv.data.images import Picture
 from igconv.errors import InputError
@@ -28,12 +31,22 @@ from igconv.study.runs import runs_of
 
 SCALES = range(2, 9)
 KERNELS = (2, 3, 4, 8)  # scales whose kernels are shown beside each other
-LONG = dict(description_width="initial")
+COMMITTED = "cpu"  # the profile whose weights a clone has
+LABELS = "95px"  # room for what stands left of a control
+
+
+def _control(kind: type, text: str, **options) -> widgets.Widget:
+    return kind(description=text, style=dict(description_width=LABELS), layout=widgets.Layout(width="auto"), **options)
 
 
 def _slider(kind: type, text: str, low, high, step, value) -> widgets.Widget:
     # A redraw per position while a slider is dragged would lag behind it.
-    return kind(description=text, min=low, max=high, step=step, value=value, continuous_update=False, style=LONG)
+    return _control(kind, text, min=low, max=high, step=step, value=value, continuous_update=False)
+
+
+def _column(*controls: widgets.Widget) -> widgets.VBox:
+    """Controls under each other; where a window is narrow, columns wrap."""
+    return widgets.VBox(controls, layout=widgets.Layout(flex="1 1 265px", min_width="265px"))
 
 
 @dataclass
@@ -54,36 +67,42 @@ class Explorer:
         if not self.models or not self.pictures:
             raise InputError("the explorer needs a model and an image")
         names, view = list(self.models), self.view
-        self.image = widgets.Dropdown(options=list(self.pictures), description="image", style=LONG)
-        self.file = widgets.Text(description="or a file", placeholder="path, then Enter", continuous_update=False)
-        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="upload")
-        self.shown_models = widgets.SelectMultiple(options=names, value=names, description="models",
-                                                   rows=min(6, len(names)))  # fmt: skip
+        self.image = _control(widgets.Dropdown, "image", options=list(self.pictures))
+        self.file = _control(widgets.Text, "or a file", placeholder="path, then Enter", continuous_update=False)
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="or upload one",
+                                         layout=widgets.Layout(width="auto"))  # fmt: skip
+        self.shown_models = _control(widgets.SelectMultiple, "models", options=names, value=names,
+                                     rows=min(6, len(names)))  # fmt: skip
         self.scale = _slider(widgets.IntSlider, "scale", SCALES[0], SCALES[-1], 1, view.scale)
         self.column = _slider(widgets.FloatSlider, "left to right", 0, 1, 0.01, view.column)
         self.row = _slider(widgets.FloatSlider, "top to bottom", 0, 1, 0.01, view.row)
         self.side = _slider(widgets.IntSlider, "window, LR px", 8, explored.CROP, 4, view.side)
-        self.show = widgets.ToggleButtons(options=explored.SHOWN, value=view.show, description="show")
-        self.known = widgets.Checkbox(value=view.known, description="the image is HR: make it small, and measure")
-        self.igsample = widgets.Checkbox(value=view.igsample, description="IGSample")
-        self.dihedral = widgets.Checkbox(value=view.dihedral, description="dihedral averaging")
-        self.kernels_of = widgets.Dropdown(options=names, description="kernels of", style=LONG)
+        self.show = widgets.ToggleButtons(options=explored.SHOWN, value=view.show, style=dict(button_width="84px"))
+        self.known = widgets.Checkbox(value=view.known, description="make it small first, and measure", indent=False)
+        self.igsample = widgets.Checkbox(value=view.igsample, description="IGSample", indent=False)
+        self.dihedral = widgets.Checkbox(value=view.dihedral, description="dihedral averaging", indent=False)
+        self.kernels_of = _control(widgets.Dropdown, "kernels of", options=names)
         self.channel = _slider(widgets.IntSlider, "channel", 0, 11, 1, 0)
-        self.said = widgets.HTML()
-        self.compared, self.kernels, self.offsets = (widgets.Image(format="png") for _ in range(3))
+        self.said, self.compared = widgets.HTML(), widgets.HTML()
+        self.kernels, self.offsets = (widgets.HTML() for _ in range(2))
+        kernels = widgets.VBox([widgets.HBox([_column(self.kernels_of), _column(self.channel)]), self.kernels])
+        self.below = widgets.Tab([kernels, self.offsets], titles=["kernels", "IGSample's offsets"])
         for control in (self.image, self.shown_models, self.scale, self.column, self.row, self.side, self.show,
                         self.known, self.igsample, self.dihedral):  # fmt: skip
             control.observe(lambda change: self.draw(), "value")
         for control in (self.kernels_of, self.channel):
             control.observe(lambda change: self.draw_kernels(), "value")
+        self.below.observe(lambda change: self._trying(self._draw_offsets), "selected_index")
         self.file.observe(lambda change: self._trying(self._add_file), "value")
         self.upload.observe(lambda change: self._trying(self._add_upload), "value")
         self.draw()
         self.draw_kernels()
-        left = widgets.VBox([self.image, self.file, self.upload, self.shown_models, self.scale, self.column, self.row,
-                             self.side, self.show, self.known, self.igsample, self.dihedral])  # fmt: skip
-        below = widgets.VBox([widgets.HBox([self.kernels_of, self.channel]), self.kernels])
-        self.box = widgets.VBox([widgets.HBox([left, widgets.VBox([self.compared, self.said])]), self.offsets, below])
+        controls = widgets.HBox([
+            _column(self.image, self.file, self.upload, self.shown_models),
+            _column(self.scale, self.column, self.row, self.side),
+            _column(self.show, self.known, self.igsample, self.dihedral),
+        ], layout=widgets.Layout(flex_flow="row wrap"))  # fmt: skip
+        self.box = widgets.VBox([controls, self.said, self.compared, self.below])
 
     def now(self) -> View:
         """The view that the controls say."""
@@ -115,21 +134,43 @@ class Explorer:
         self._trying(self._draw)
 
     def draw_kernels(self) -> None:
-        self._trying(lambda: setattr(self.kernels, "value", _png(self.kernel_figure())))
+        self._trying(lambda: setattr(self.kernels, "value", _picture(_png(self.kernel_figure()))))
 
     def _draw(self) -> None:
-        self.compared.value = _png(self.figure())
-        arrows = self.offset_figure()
-        self.offsets.value = _png(arrows) if arrows else b""
-        left_out = [name for name, model in self.chosen().items() if not explored.serves(model, self.scale.value)]
-        self.said.value = f"not made for ×{self.scale.value}: {', '.join(left_out)}" if left_out else ""
+        models, view = self.chosen(), self.now()
+        panels = explored.panels(models, self.pictures[self.image.value], view)
+        self.compared.value = gallery(panels)
+        self.igsample.disabled = not any(explored.has_igsample(model) for model in models.values())
+        self.dihedral.disabled = not any(explored.has_dihedral(model) for model in models.values())
+        self.said.value = "<br>".join(map(html.escape, self._remarks(panels, view)))
+        self._draw_offsets()
+
+    def _remarks(self, panels: Sequence[Panel], view: View) -> list[str]:
+        remarks = []
+        left_out = [name for name, model in self.chosen().items() if not explored.serves(model, view.scale)]
+        if left_out:
+            remarks.append(f"Not made for ×{view.scale}: {', '.join(left_out)}.")
+        if view.show == "error" and not view.known:
+            remarks.append("An error needs the HR image: let the image be made small first.")
+        elif view.show == "error":
+            largest = max(float(panel.pixels.max()) for panel in panels)
+            remarks.append(f"Error: black is none, the brightest {largest:.0f} of 255 grey levels.")
+        elif view.show == "spectrum":
+            remarks.append("Spectrum: the lowest frequencies are in the middle; brighter is more, on a log scale.")
+        return remarks
+
+    def _draw_offsets(self) -> None:
+        """Only while they are looked at: they are a figure, which takes its time."""
+        if self.below.selected_index == 1:
+            arrows = self.offset_figure()
+            self.offsets.value = _picture(_png(arrows)) if arrows else "None of the chosen models has an IGSample."
 
     def _trying(self, work: Callable[[], None]) -> None:
         """What a person got wrong is said beside the pictures; in a callback of a widget nobody would see it."""
         try:
             work()
         except InputError as error:
-            self.said.value = f"<b>{error}</b>"
+            self.said.value = f"<b>{html.escape(str(error))}</b>"
 
     def _add_file(self) -> None:
         if self.file.value:
@@ -140,9 +181,60 @@ class Explorer:
             self._add(upload["name"], _colours(_opened(upload["name"], bytes(upload["content"]))))
 
     def _add(self, name: str, picture: Tensor) -> None:
-        self.pictures[name] = picture
+        """The picture is chosen, once: of new options a dropdown takes the first."""
+        same_name = self.image.value == name
+        self.pictures = {name: picture} | {old: pixels for old, pixels in self.pictures.items() if old != name}
         self.image.options = list(self.pictures)
-        self.image.value = name
+        if same_name:
+            self.draw()
+
+
+def gallery(panels: Sequence[Panel]) -> str:
+    """The panels as HTML in rows of at most five, as even as they can be; errors and spectra share one range."""
+    maps = [panel.pixels for panel in panels if panel.pixels.ndim == 2]
+    low, high = (min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)) if maps else (0.0, 1.0)
+    cells = []
+    for panel in panels:
+        measured = "" if panel.psnr_y_db is None else f"{panel.psnr_y_db:.2f} dB, SSIM {panel.ssim_y:.4f}"
+        cells.append(
+            f'<div><img style="width: 100%; image-rendering: pixelated" src="{_address(_coloured(panel, low, high))}" '
+            f'alt="{html.escape(panel.title)}"><div style="line-height: 1.3"><b>{html.escape(panel.title)}</b>'
+            f"<br>{measured}</div></div>"
+        )
+    rows = -(-len(panels) // 5)
+    columns = -(-len(panels) // rows)
+    style = f"display: grid; grid-template-columns: repeat({columns}, 1fr); gap: 8px"
+    return f'<div style="{style}">{"".join(cells)}</div>'
+
+
+def _coloured(panel: Panel, low: float, high: float) -> bytes:
+    """PNG of a panel."""
+    if panel.pixels.ndim == 3:
+        pixels = panel.pixels.permute(1, 2, 0).numpy()
+    else:
+        scaled = (panel.pixels.numpy() - low) / max(high - low, 1e-9)
+        pixels = mpl.colormaps["magma"](scaled, bytes=True)[..., :3]
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _address(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _picture(png: bytes) -> str:
+    """In its own size: enlarged, a figure blurs."""
+    return f'<img src="{_address(png)}" style="max-width: 100%">'
+
+
+def profile_to_show(profile: str) -> str:
+    """The profile, or the one whose weights come with a clone where none of its own runs is trained."""
+
+    def has_models(name: str) -> bool:
+        return any(run_weights.is_trained(run) for run in runs_of(name).values())
+
+    return COMMITTED if has_models(COMMITTED) and not has_models(profile) else profile
 
 
 def study_models(profile: str) -> dict[str, SuperResolver]:
@@ -151,7 +243,7 @@ def study_models(profile: str) -> dict[str, SuperResolver]:
     for run in runs_of(profile).values():
         if run.is_main and run_weights.is_trained(run):
             scales = "" if len(run.scales) > 1 else f" ×{run.scales[0]}"
-            found.setdefault(f"{run_label(run.upsampler, run.variant)}{scales}, {profile}", run)
+            found.setdefault(f"{run_label(run.upsampler, run.variant)}{scales} ({profile})", run)
     return {name: run_weights.load_run(run) for name, run in found.items()}
 
 

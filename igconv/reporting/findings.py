@@ -282,6 +282,12 @@ def predicted(psnr: pd.DataFrame) -> list[dict]:
     return _lost(lines) or [line(claim, "", "dB", "needs fixed-scale models", source=OURS)]
 
 
+def _counted(numbers: pd.Series) -> str:
+    """3, or 3 to 5 where numbers differ."""
+    low, high = numbers.min(), numbers.max()
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def unseen(summary: pd.DataFrame) -> list[dict]:
     """Models work at scales nobody trained on: ``analysis/unseen/summary.csv``, per model and what it is compared with.
 
@@ -311,7 +317,7 @@ def unseen(summary: pd.DataFrame) -> list[dict]:
                 claim,
                 f"{encoder}, {run_label(upsampler, variant)} over {against}",
                 "dB",
-                f"PSNR-Y minus that of {against}, mean over scales, {part.images.min()} to {part.images.max()} images, "
+                f"PSNR-Y minus that of {against}, mean over scales, {_counted(part.images)} images, "
                 + seed_count(part.seeds.max())
                 + "".join(f"; {w}" for w in words),
                 scale_names(part.scale),

@@ -12,8 +12,9 @@ from igconv.analysis.explored import View
 from igconv.data import resize
 from igconv.errors import InputError
 from igconv.evaluation.metrics import psnr_y
+from igconv.models import run_weights
 from igconv.reporting import figures
-from igconv.reporting.explorer import Explorer
+from igconv.reporting.explorer import Explorer, profile_to_show
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ class TestExplorer:
     def test_controls_redraw(self, models, photograph):
         explorer = Explorer(models, {"a": photograph(80, 80), "b": photograph(90, 70, seed=1)})
         before = explorer.compared.value
-        assert before[1:4] == b"PNG"
+        assert before.count("<img") == len(explored.panels(models, explorer.pictures["a"], explorer.now()))
         for name, value in (("scale", 2), ("column", 0.1), ("show", "spectrum"), ("image", "b"), ("known", False)):
             getattr(explorer, name).value = value
             assert explorer.compared.value != before, name
@@ -123,6 +124,55 @@ class TestExplorer:
         assert "SPConv x2" in explorer.said.value
         explorer.scale.value = 2
         assert explorer.said.value == ""
+
+    def test_controls_that_would_do_nothing_are_dead(self, models, photograph):
+        explorer = Explorer(models, {"a": photograph(80, 80)})
+        assert not explorer.igsample.disabled
+        explorer.shown_models.value = ("SPConv x2",)
+        assert explorer.igsample.disabled
+        assert explorer.dihedral.disabled
+
+    def test_an_error_without_hr_is_explained(self, models, photograph):
+        explorer = Explorer(models, {"a": photograph(80, 80)}, View(scale=2, show="error"))
+        assert "grey levels" in explorer.said.value
+        explorer.known.value = False
+        assert "needs the HR image" in explorer.said.value
+
+    def test_offsets_are_drawn_when_they_are_looked_at(self, models, photograph):
+        explorer = Explorer(models, {"a": photograph(80, 80)})
+        assert explorer.offsets.value == ""
+        explorer.below.selected_index = 1
+        first = explorer.offsets.value
+        assert "<img" in first
+        explorer.scale.value = 4
+        assert explorer.offsets.value != first
+        explorer.shown_models.value = ("SPConv x2",)
+        assert "None of the chosen models" in explorer.offsets.value
+
+    def test_another_picture_of_the_same_name_replaces_it(self, models, photograph, write_png, tmp_path):
+        explorer = Explorer(models, {"a": photograph(80, 80)})
+        for seed in (2, 3):
+            before = explorer.compared.value
+            content = write_png(photograph(60, 60, seed=seed), tmp_path / f"{seed}.png").read_bytes()
+            explorer.upload.value = (uploaded(content),)
+            assert explorer.compared.value != before
+        assert explorer.image.options == ("up.png", "a")
+
+    def test_a_new_picture_is_drawn_once(self, models, photograph, write_png, tmp_path, monkeypatch):
+        explorer, drawn = Explorer(models, {"a": photograph(80, 80), "b": photograph(80, 80)}), []
+        explorer.image.value = "b"
+        monkeypatch.setattr(explorer, "draw", lambda: drawn.append(explorer.image.value))
+        path = str(write_png(photograph(60, 60, seed=2), tmp_path / "mine.png"))
+        explorer.file.value = path
+        assert drawn == [path]
+
+    def test_names_are_text(self, models, photograph):
+        """A file may have any name; a name is never HTML."""
+        explorer = Explorer({"<i>": models["SPConv x2"]}, {"a": photograph(80, 80)}, View(scale=2))
+        assert "&lt;i&gt;" in explorer.compared.value
+        assert "<i>" not in explorer.compared.value
+        explorer.file.value = "<i>.png"
+        assert "<i>" not in explorer.said.value
 
     def test_a_file_and_an_upload_become_images(self, models, photograph, write_png, tmp_path):
         explorer = Explorer(models, {"a": photograph(80, 80)})
@@ -140,6 +190,15 @@ class TestExplorer:
         explorer.upload.value = (uploaded(content),)
         assert "up.png is not an image" in explorer.said.value
         assert explorer.image.value == "a"
+
+    def test_before_a_study_is_run_the_committed_models_are_shown(self, monkeypatch):
+        assert profile_to_show("cpu") == "cpu"
+        monkeypatch.setattr(run_weights, "is_trained", lambda run: run.profile == "cpu")
+        assert profile_to_show("sample") == "cpu"
+        monkeypatch.setattr(run_weights, "is_trained", lambda run: run.name == "edsr_tiny-igconv-s0")
+        assert profile_to_show("sample") == "sample"
+        monkeypatch.setattr(run_weights, "is_trained", lambda run: False)
+        assert profile_to_show("sample") == "sample"
 
     def test_nothing_to_explore_is_an_error(self, models):
         with pytest.raises(InputError, match="a model and an image"):

@@ -332,6 +332,10 @@ def test_unseen_scales_are_judged_together():
     (line,) = findings.unseen(pd.DataFrame(rows))
     assert (line["verdict"], line["scale"]) == ("partly", "x5, x8")
     assert line["measure"].endswith("better at x5; worse at x8")
+    assert ", 5 images, " in line["measure"]
+    rows[1]["images"] = 3
+    (line,) = findings.unseen(pd.DataFrame(rows))
+    assert ", 3 to 5 images, " in line["measure"]
     assert verdicts(findings.unseen(pd.DataFrame(rows).assign(scale=4))) == ["not run"]
 
 

@@ -134,7 +134,7 @@ def budget():
 
 
 FIGURES = {
-    "training_curves": lambda: figures.training_curves(records(), bicubic_psnr_y_db=19.5),
+    "training_curves": lambda: figures.training_curves(records()),
     "psnr_gain": lambda: figures.psnr_gain(rows()),
     "ablation": lambda: figures.ablation(ablated()),
     "image_grid": lambda: figures.image_grid([("one", torch.zeros(3, 4, 4, dtype=torch.uint8))] * 3, columns=2),
@@ -202,8 +202,28 @@ def test_ablation_draws_what_was_run_at_its_mean():
 
 def test_curves_of_fixed_scales_end_in_their_scale():
     """By the column, whatever a run is called."""
-    _, psnr = figures.training_curves(records()).axes[:2]
-    assert [text.get_text() for text in psnr.texts] == ["x2", "x3"]
+    twice = pd.concat([records(), records().assign(run="again", l1=0.1).query("train_scales == '2'")])
+    _, fixed, _, several = figures.training_curves(twice).axes
+    assert [text.get_text() for text in fixed.texts] == ["x2", "x3"], "once, however many curves end there"
+    assert not several.texts, "means over scales have panels of their own"
+    assert len(figures.training_curves(records().query("train_scales == '2-3-4'")).axes) == 2
+
+
+def test_curves_of_one_colour_differ_by_their_lines():
+    both = pd.concat([records(), records().query("train_scales == '2'").assign(run="a third", variant="third")])
+    legend = figures.training_curves(both).axes[1].get_legend()
+    first, second = legend.get_lines()
+    assert first.get_color() == second.get_color()
+    assert first.get_linestyle() != second.get_linestyle()
+
+
+def test_latencies_of_two_machines_are_relative():
+    """A CPU's milliseconds beside a GPU's would say nothing about upsamplers."""
+    slow = costs()
+    slow.loc[:, "latency_ms"] = slow.latency_ms * 1000
+    ours, paper = figures.efficiency_bars(slow, costs()).axes[0].containers
+    assert [bar.get_height() for bar in ours] == pytest.approx([bar.get_height() for bar in paper], nan_ok=True)
+    assert ours[0].get_height() == 1
 
 
 def test_rows_of_panels_are_chosen_by_label():

@@ -296,7 +296,7 @@ def test_explore_runs_without_a_browser(smoke, tmp_path, monkeypatch):
     execute(PROJECT / "notebooks" / "explore.ipynb", copy, {"profile": "smoke", "crops": "24"})
     text = copy.read_text()
     assert text.count('"image/png"') >= 4
-    assert "IGConv+, smoke" in text
+    assert "IGConv+ (smoke)" in text
     assert "not converted" not in re.sub(r'"source": \[.*?\]', "", text, flags=re.DOTALL)
 
 

@@ -287,6 +287,17 @@ def test_the_lab_takes_this_environments_kernel(machine, checkout, monkeypatch):
     assert found["other"] == str(theirs / "kernels" / "other")
 
 
+def test_the_lab_opens_the_explorer(machine, checkout):
+    """Further words come later, so they win."""
+    (machine.folder / "modules" / "jupyterlab.py").write_text("import sys; print(*sys.argv[1:])")
+    done = machine.run(checkout / "run_all.sh", "lab", "--no-browser")
+    assert done.returncode == 0, done.stderr
+    first, address, last = done.stdout.splitlines()[-1].split()
+    assert (first, last) == ("--notebook-dir=notebooks", "--no-browser")
+    notebook = address.removeprefix("--LabApp.default_url=/lab/tree/")
+    assert (PROJECT / "notebooks" / notebook).is_file()
+
+
 def test_started_by_links(machine, checkout):
     """A link, and a relative link to it, in other folders."""
     place = machine.folder / "links"

@@ -19,12 +19,14 @@ _UPSAMPLER_STYLE = {"SPConv": (ORANGE, "o"), "SPConv+": (RED, "s"), "IGConv": (S
 def efficiency_bars(ours: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """The paper's Figure 1(a): latency, parameters and memory of the four upsamplers, ours beside the paper's.
 
+    Latencies are in SPConv's on the same device: milliseconds of two machines say nothing about upsamplers.
+
     ours: `igconv.analysis.efficiency.upsampler_costs`; paper: upsampler, latency_ms, params_k, memory_mb.
     """
     final = final_forms(ours)
     paper, names = paper.set_index("upsampler"), ["SPConv", "IGConv", "SPConv+", "IGConv+"]
     panels = (
-        ("latency (ms)", final.latency_ms, paper.latency_ms),
+        ("latency (SPConv's = 1)", *(ms / ms.get("SPConv", np.nan) for ms in (final.latency_ms, paper.latency_ms))),
         ("parameters (thousands)", final.parameters / 1000, paper.params_k),
         ("peak memory (MiB)", final.peak_memory_mib, paper.memory_mb),
     )

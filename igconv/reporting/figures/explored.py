@@ -9,7 +9,7 @@ from torch import Tensor
 
 from igconv.analysis.explored import Panel
 from igconv.errors import InputError
-from igconv.reporting.figures.style import SKY, styled, subplots
+from igconv.reporting.figures.style import BLUE, styled, subplots
 
 
 @styled
@@ -57,13 +57,14 @@ def sampling_offsets(window: Tensor, shifts: Tensor, arrows: int = 24) -> Figure
     """
     figure, axes = subplots(1, 1, 4.2, 4.4)
     axis, (height, width) = axes[0, 0], shifts.shape[-2:]
-    axis.imshow(window.permute(1, 2, 0).numpy(), interpolation="nearest", alpha=0.8)
+    axis.imshow(window.permute(1, 2, 0).numpy(), interpolation="nearest", alpha=0.5)
     step = max(1, max(height, width) // arrows)
     rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step]
     x, y = shifts[:, rows, columns].numpy()
     longest = float(np.hypot(x, y).max())
     # Rows of a picture count downwards: angles are taken from the data's coordinates.
-    axis.quiver(columns, rows, x, y, color=SKY, angles="xy", scale_units="xy", scale=(longest or 1) / (1.5 * step))
+    axis.quiver(columns, rows, x, y, color=BLUE, angles="xy", scale_units="xy", width=0.004,
+                scale=(longest or 1) / (2 * step))  # fmt: skip
     axis.set_axis_off()
     axis.set_title(f"IGSample's offsets, mean over colours; the longest arrow is {longest:.2f} LR pixels")
     return figure

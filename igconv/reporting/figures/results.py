@@ -5,49 +5,55 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from torch import Tensor
 
 from igconv.errors import InputError
 from igconv.evaluation.noise import MEAN_OF_SETS
 from igconv.reporting.figures.style import GREY, INGREDIENT_COLOURS, labelled, styled, subplots
 
+LINES = ("-", "--", ":", "-.")  # of labels that share a colour
+
 
 @styled
-def training_curves(records: pd.DataFrame, bicubic_psnr_y_db: float | None = None) -> Figure:
+def training_curves(records: pd.DataFrame) -> Figure:
     """L1 loss and validation PSNR against steps; records: run, upsampler, variant, train_scales, step, l1, psnr_y_db.
 
-    Runs of one label (fixed scales) share colour and legend entry; their scale stands at the end of the curve, where
-    the records have train_scales. The other curves are means over the scales of the run ("2-3-4"), so only they
-    compare with each other.
+    Fixed-scale runs stand above, multi-scale runs ("2-3-4"), whose PSNR is a mean over their scales, below: only curves
+    of one panel compare. Runs of one label (fixed scales) share colour, line and legend entry; their scale stands once
+    at the end of the curves. Labels of one colour differ by their lines.
     """
     records, colours = labelled(records)
-    figure, ((loss, psnr),) = subplots(1, 2, 4.2, 3.0)
-    for label, colour in colours.items():
-        for i, (_, run) in enumerate(records[records.label == label].groupby("run")):
-            name = label if i == 0 else None
-            loss.plot(run.step, run.l1, color=colour, label=name, lw=1)
-            seen = run.dropna(subset="psnr_y_db")
-            psnr.plot(seen.step, seen.psnr_y_db, color=colour, marker="o", ms=2.5, lw=1.2)
-            scale = run.train_scales.iloc[0] if "train_scales" in run else ""
-            if scale.isdigit() and len(seen):
-                psnr.annotate(
-                    f"x{scale}",
-                    (seen.step.iloc[-1], seen.psnr_y_db.iloc[-1]),
-                    (4, 0),
-                    fontsize=7,
-                    textcoords="offset points",
-                    va="center",
-                    color=colour,
-                )
-    if bicubic_psnr_y_db is not None:
-        psnr.axhline(bicubic_psnr_y_db, color=GREY, ls="--", lw=1, label="bicubic")
-        psnr.legend(loc="lower right")
-    loss.set(xlabel="optimiser step", ylabel="L1 loss (white = 1)", yscale="log")
-    psnr.set(xlabel="optimiser step", ylabel="PSNR-Y of test crops (dB)")
-    for axis in (loss, psnr):
-        axis.grid(axis="y")
-    figure.legend(*loss.get_legend_handles_labels(), loc="outside right center")
+    lines = {label: LINES[list(colours.values())[:i].count(colour) % 4]
+             for i, (label, colour) in enumerate(colours.items())}  # fmt: skip
+    fixed = records.train_scales.str.isdigit()
+    kinds = [("one scale", records[fixed]), ("mean over scales", records[~fixed])]
+    kinds = [(words, part) for words, part in kinds if len(part)]
+    figure, axes = subplots(len(kinds), 2, 4.2, 2.6, sharex=True)
+    for (loss, psnr), (words, part) in zip(axes, kinds, strict=True):
+        for label, colour in colours.items():
+            for i, (_, run) in enumerate(part[part.label == label].groupby("run")):
+                name, seen = label if i == 0 else None, run.dropna(subset="psnr_y_db")
+                loss.plot(run.step, run.l1, lines[label], color=colour, label=name, lw=1)
+                psnr.plot(seen.step, seen.psnr_y_db, lines[label], color=colour, marker="o", ms=2.5, lw=1.2)
+        loss.set(ylabel="L1 loss (white = 1)", yscale="log")
+        loss.yaxis.set_minor_formatter(ScalarFormatter())
+        psnr.set(ylabel=f"PSNR-Y of test crops (dB),\n{words}")
+        # Beside the panel and not below all: every row has its own kinds of runs.
+        psnr.legend(*loss.get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1.06, 0.5))
+    if fixed.any():
+        _end_in_scales(axes[0, 1], records[fixed].dropna(subset="psnr_y_db"))
+    for axis in axes[-1]:
+        axis.set(xlabel="optimiser step")
     return figure
+
+
+def _end_in_scales(axis, records: pd.DataFrame) -> None:
+    """The scale beside the end of its longest and highest curve."""
+    for scale, part in records.groupby("train_scales"):
+        end = part.sort_values(["step", "psnr_y_db"]).iloc[-1]
+        place = dict(textcoords="offset points", va="center", fontsize=8)
+        axis.annotate(f"x{scale}", (end.step, end.psnr_y_db), (5, 0), **place)
 
 
 @styled
