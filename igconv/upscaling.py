@@ -78,8 +78,8 @@ def upscale(
 
     Args:
         image: path of an image (docs/images.md says which), a Pillow image, pixels as an array (H, W) or (H, W, C)
-            of uint8 or uint16 with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha, or floats in [0, 1] as a
-            tensor (3, H, W) or (N, 3, H, W) of RGB images.
+            of uint8 or uint16, or of floats in [0, 1], which take 16 bits on the way, with C = 1 grey, 2 grey and
+            alpha, 3 RGB, 4 RGB and alpha; or a tensor (3, H, W) or (N, 3, H, W) of RGB images of floats in [0, 1].
         scale: the factor, an integer >= 1. The default model has 2 to 8.
         weights: a ``model.safetensors`` of a run, or a model; None takes the weights that come with the package.
         device: "cpu", "cuda" or "mps", for the work.
@@ -101,6 +101,11 @@ def upscale(
     if isinstance(image, Tensor):
         _check_tensor(image)
         return _upscale_tensor(upscaler(weights, device, self_ensemble, tile, halo), image, scale, device, tile)
+    if isinstance(image, np.ndarray) and image.dtype.kind == "f":
+        _check_range(torch.as_tensor(image), "the array")
+        deep = np.round(image.astype(np.float64) * 65535).astype(np.uint16)
+        large = upscale(deep, scale, weights, device=device, self_ensemble=self_ensemble, tile=tile, halo=halo)
+        return (large / 65535).astype(image.dtype)
     picture = read_picture(image, tiles=tile != 0) if isinstance(image, str | Path) else picture_of(image)
     large, _ = upscale_picture(upscaler(weights, device, self_ensemble, tile, halo), picture, scale, device, tile)
     if hasattr(image, "getexif"):  # Pillow's
@@ -117,10 +122,15 @@ def _check_tensor(images: Tensor) -> None:
             f"expected a tensor (3, H, W) or (N, 3, H, W) of floats from 0 to 1, got {shape} of {images.dtype}; "
             "pixels of uint8 and uint16 are given as arrays (H, W, C)"
         )
-    check_finite(images, "the tensor")
-    low, high = (value.item() for value in images.detach().aminmax())
+    _check_range(images, "the tensor")
+
+
+def _check_range(images: Tensor, what: str) -> None:
+    """Raises InputError for values that are not finite or not in [0, 1]."""
+    check_finite(images, what)
+    low, high = (value.item() for value in images.detach().aminmax()) if images.numel() else (0, 0)
     if low < 0 or high > 1:
-        raise InputError(f"expected a tensor of floats from 0 to 1, got values from {low:.4g} to {high:.4g}")
+        raise InputError(f"{what} must hold floats from 0 to 1, got values from {low:.4g} to {high:.4g}")
 
 
 def _upscale_tensor(model, images: Tensor, scale: int, device, tile: int | None) -> Tensor:

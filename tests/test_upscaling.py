@@ -161,11 +161,29 @@ def test_the_allocator_belongs_to_the_program(photo, tmp_path):
     assert run_alone("print(maps())", **forkserver.ENVIRONMENT) == "False"
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("shape", ["grey", "grey and alpha", "RGB", "RGB and alpha"])
+def test_arrays_of_floats_are_images_of_16_bits(photo, model, dtype, shape):
+    """As scikit-image and Matplotlib have them; within half a step of 16 bits, and of the type's own."""
+    four = np.dstack([photo, photo[..., :1]])
+    pixels = {"grey": photo[..., 0], "grey and alpha": photo[..., :2], "RGB": photo, "RGB and alpha": four}[shape]
+    floats = (pixels / 255).astype(dtype)
+    before = floats.copy()
+    large = igconv.upscale(floats, 2, model)
+    deep = igconv.upscale(np.round(floats.astype(float) * 65535).astype(np.uint16), 2, model)
+    assert large.dtype == dtype
+    assert large.shape == deep.shape
+    assert np.array_equal(floats, before)
+    np.testing.assert_allclose(large.astype(float), deep / 65535, atol=1e-3 if dtype == np.float16 else 1e-6)
+
+
 @pytest.mark.parametrize(
     ("change", "scale", "message"),
     [
         (lambda p: p[0, :, 0], 2, r"expected pixels \(H, W\) or \(H, W, C\).*got \(36,\) of uint8"),
-        (lambda p: p / 255, 2, "of float64"),
+        (lambda p: p / 128, 2, "the array must hold floats from 0 to 1, got values from 0 to 1.9"),
+        (lambda p: np.full((4, 4), np.nan), 2, "not numbers"),
+        (lambda p: p.astype(np.int32), 2, "of int32"),
         (lambda p: np.dstack([p, p]), 2, r"\(24, 36, 6\)"),
         (lambda p: Image.fromarray(p).convert("YCbCr"), 2, "is a YCbCr image"),
         (lambda p: Image.fromarray(p).convert("HSV"), 2, "is a HSV image"),

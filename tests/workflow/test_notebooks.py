@@ -39,7 +39,7 @@ class TestForm:
     def test_begins_with_question_inputs_outputs_and_parameters(self, path):
         first, second = nbformat.read(path, 4).cells[:2]
         assert first.cell_type == "markdown"
-        for word in ("# ", "**Question.**", "**Inputs.**", "**Outputs.**"):
+        for word in ("# ", "**Question.**", "**Inputs.**", "**Outputs.**", "**Time.**"):
             assert word in first.source
         assert second.metadata.get("tags") == ["parameters"]
         known = parameters(path)

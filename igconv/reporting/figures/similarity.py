@@ -14,11 +14,12 @@ DASHES = ("-", "-", "--", ":", "-.", "-", "-", "-")
 
 @styled
 def cka_maps(similarity: pd.DataFrame, columns: int = 4) -> Figure:
-    """Heat map of every stage against every stage, a panel per comparison and pair; one colour scale, 0 to 1."""
+    """Heat map of every stage against every stage, a panel per comparison and pair; one colour scale up to 1."""
     groups = list(similarity.groupby(["setting", "family", "comparison", "model_a", "model_b"], sort=False))
     if not groups:
         raise InputError("nothing to draw: no pair of encoders was compared")
     columns = min(columns, len(groups))
+    least = np.floor(10 * similarity.cka.min().clip(0, 0.9)) / 10  # what is alike would be of one colour from 0
     settings = similarity.setting.nunique() > 1
     figure, axes = subplots(-(-len(groups) // columns), columns, 2.7, 2.7)
     for axis in axes.ravel()[len(groups) :]:
@@ -27,7 +28,7 @@ def cka_maps(similarity: pd.DataFrame, columns: int = 4) -> Figure:
         table = part.pivot(index="index_a", columns="index_b", values="cka")[::-1]
         sns.heatmap(
             table,
-            vmin=0,
+            vmin=least,
             vmax=1,
             cmap="cividis",
             square=True,
@@ -47,7 +48,7 @@ def cka_maps(similarity: pd.DataFrame, columns: int = 4) -> Figure:
         axis.set_xlabel(f"{b}: stage", fontsize=7)
         axis.set_ylabel(f"{a}: stage", fontsize=7)
         axis.set_title(f"{comparison}, {setting}" if settings else comparison, fontsize=8)
-    figure.colorbar(axes.flat[0].collections[0], ax=axes, label="linear CKA", shrink=0.6, extend="min")
+    figure.colorbar(axes.flat[0].collections[0], ax=axes, label="linear CKA", shrink=0.6)
     return figure
 
 
