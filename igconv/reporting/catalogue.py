@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from matplotlib import figure as matplotlib_figure
 
-from igconv.analysis import budget, convergence, encoders, unseen
+from igconv.analysis import budget, convergence, encoders, spectra, unseen
 from igconv.analysis.pictures import Titled
 from igconv.errors import InputError, choose
 from igconv.evaluation import benchmark
@@ -116,6 +116,17 @@ def _crops(rows: pd.DataFrame, study: Study) -> tuple[Titled, int]:
     return crops.side_by_side(rows, study.own)
 
 
+def _kinds(differences: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, str, list[list[str]] | None]:
+    """With the label of what was subtracted, and those of the lines of each row."""
+    runs = spectra.runs_of_equal_steps(list(study.own.values()))
+    there = set(zip(differences.upsampler, differences.variant, strict=True))
+    names = {run.name for run in runs if (run.upsampler, run.variant) in there} | set(study.references)
+    family = spectra.family(runs, names)
+    if not family.plain:
+        raise InputError("nothing to draw: the profile has no IGConv")
+    return differences, family.plain[0].label, family.lines
+
+
 @dataclass(frozen=True)
 class Figure:
     """One picture: ``drawing`` takes the ``inputs`` (see `Study.table`), of the first one what ``select`` makes of it.
@@ -152,6 +163,10 @@ def _claims_figure(table: pd.DataFrame) -> matplotlib_figure.Figure:
 
 def _crops_figure(shown: tuple[Titled, int]) -> matplotlib_figure.Figure:
     return figures.image_grid(*shown)
+
+
+def _differences_figure(shown: tuple[pd.DataFrame, str, list[list[str]] | None]) -> matplotlib_figure.Figure:
+    return figures.band_differences(*shown)
 
 
 def _over_chained(summary: pd.DataFrame) -> matplotlib_figure.Figure:
@@ -222,6 +237,9 @@ FIGURES = (
     Figure("band_errors", SPECTRA, ("analysis/spectrum/bands",), figures.band_errors,
            "Error energy relative to the image's energy per radial frequency band. The dashed line is the Nyquist "
            "frequency of the LR image.", _unchanged),
+    Figure("band_differences", SPECTRA, ("analysis/spectrum/differences",), _differences_figure,
+           "The same minus that of IGConv, paired by image, with 95 % intervals: above zero is worse. Where there are "
+           "two rows, what is added to IGConv is above, what is left out of IGConv+ below.", _kinds),
     Figure("band_learning", SPECTRA, ("analysis/spectrum/learning",), figures.band_learning,
            "Error per frequency band over the training, of the raw weights on the validation crops.", _references),
     Figure("band_times", SPECTRA, ("analysis/spectrum/time_to_threshold",), figures.band_times,

@@ -17,10 +17,8 @@ from igconv.study.results import PROJECT
 
 FIGURES = {figure.name: figure for figure in catalogue.FIGURES}
 TABLES = {table.name: table for table in catalogue.TABLES}
-# Drawn in notebooks, of what depends on a reader's choice; helpers that draw nothing.
-NO_FILE = {"band_differences"}
-# Of the notebook explore, which writes nothing.
-NO_FILE |= {"explored", "kernel_along_scale", "sampling_offsets"}
+# Of the notebook explore, which writes nothing; helpers that draw nothing.
+NO_FILE = {"explored", "kernel_along_scale", "sampling_offsets"}
 HELPERS = {"COLOURS", "Picture", "labelled", "save", "style"}
 
 
