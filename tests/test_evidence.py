@@ -105,6 +105,13 @@ def test_findings_and_what_would_change_them_follow_from_committed_files(monkeyp
     assert summary.wanted("cpu").strip() in (COMMITTED / "README.md").read_text()
 
 
+def test_the_page_of_results_counts_what_was_trained():
+    page = " ".join((COMMITTED / "README.md").read_text().split())
+    costs = table(COMMITTED / "cpu" / "tables" / "runs.csv")
+    trained = costs[costs.state == "trained"]
+    assert f"{len(trained)} of {len(costs)} runs, {trained.seconds.sum() / 3600:.1f} hours of training in all" in page
+
+
 def test_numbers_in_the_words_of_the_findings(monkeypatch, cpu_rows):
     """Those that no command prints: written out here with what they are of."""
     monkeypatch.setenv("IGCONV_RESULTS", str(COMMITTED))
@@ -113,7 +120,7 @@ def test_numbers_in_the_words_of_the_findings(monkeypatch, cpu_rows):
                     for p, e in (("cpu", "edsr_tiny"), ("paper", "edsr")))  # fmt: skip
     assert f"takes {theirs.steps // ours.steps} times as many steps" in page
     assert f"{ours.steps:,} steps, one seed" in page
-    assert {run.seed for run in runs_of("cpu").values()} == {0}
+    assert {runs_of("cpu")[name].seed for profile, name in TRAINED if profile == "cpu"} == {0}
     images = cpu_rows.drop_duplicates(["dataset", "image"]).dataset.value_counts(normalize=True)
     assert len(images) == 4
     assert f"two of the four sets have {images.iloc[:2].sum():.0%} of the images" in page.replace(" %", "%")

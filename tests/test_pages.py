@@ -56,3 +56,21 @@ def test_what_a_conversion_costs_is_what_notebook_09_has_measured():
     (of_encoder,) = re.findall(r"(\S+) dB in the median, (\S+) to (\S+)\.", converted.conclusion(quality, costs))
     median, low, high = (number.removeprefix("-") if place == 0 else number for place, number in enumerate(of_encoder))
     assert f"are {median} dB below the networks trained there (median; {low} to {high})" in page
+
+
+def test_what_the_constant_of_a_published_head_brings():
+    """In docs/results.md: the rows of block D in the table beside the paper."""
+    page = " ".join((PROJECT / "docs" / "results.md").read_text().split())
+    table = pd.read_csv(PROJECT / "results" / "cpu" / "tables" / "published.csv").query("dataset == 'Set5'")
+    models = {run: part.sort_values("scale") for run, part in table.groupby("run")}
+    found = {run: " / ".join(f"{db:.2f}" for db in part.psnr_y_db) for run, part in models.items()}
+
+    def of(upsampler: str, variant: str) -> str:
+        return found[f"smfanet_plus-{upsampler}-{variant}-s0"]
+
+    texts = {"igconv": "IGConv has {} dB without it and {} with it", "igconv+": "brings the brightness, {} and {}."}
+    for upsampler, text in texts.items():
+        assert text.format(of(upsampler, "from_x2_frozen"), of(upsampler, "from_x2_constant_frozen")) in page
+    assert f"then 700 steps of all weights: {of('igconv+', 'from_x2_tuned')}." in page
+    (paper,) = {tuple(part.paper_psnr_db) for part in models.values() if part.upsampler.iloc[0] == "IGConv"}
+    assert " / ".join(f"{db:.2f}" for db in paper) in page

@@ -80,13 +80,14 @@ def _those_run(*texts: Callable[[], str]) -> list[str]:
     return found
 
 
-def analyses(claims: pd.DataFrame, steps: pd.DataFrame, parts: pd.DataFrame) -> list[str]:
+def analyses(claims: pd.DataFrame, steps: pd.DataFrame, parts: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
     """What the analyses say of encoders, kernels and frequencies beside their controls; what was not run is left out.
 
     Args:
         claims: `igconv.reporting.claims.claims`.
         steps: `igconv.analysis.convergence.equal_steps`.
         parts: `igconv.analysis.convergence.parts`.
+        gaps: `igconv.reporting.gaps.by_budget`.
     """
     of = _Lines(claims)
     alike, removed = "Encoders of different scales are alike", "same LR, linear part removed"
@@ -129,7 +130,24 @@ def analyses(claims: pd.DataFrame, steps: pd.DataFrame, parts: pd.DataFrame) -> 
         wide = of_model.pivot_table(index="scale", columns="part", values="difference_db")
         words = ", ".join(f"{row.encoder:+.2f} of {row.whole:+.2f} dB at x{scale}" for scale, row in wide.iterrows())
         found.append(f"With SPConvs refitted to both encoders, the gap of IGConv's encoder is {words}.")
-    return found
+    return found + _over_budgets(gaps)
+
+
+def _over_budgets(gaps: pd.DataFrame) -> list[str]:
+    """How the gap to SPConv goes with the budget, in one sentence; nothing for one budget."""
+    if gaps.empty:
+        return []
+    words = []
+    for model, rows in gaps.groupby("model", sort=False):
+        wide = rows.pivot_table(index="steps", columns="scale", values="difference_db")
+        words.append(f"{model} " + ", then ".join(" / ".join(f"{db:+.2f}" for db in row) for row in wide.to_numpy()))
+    steps, scales = (sorted(gaps[name].unique()) for name in ("steps", "scale"))
+    half = (gaps.high_db - gaps.low_db).div(2).groupby(gaps.scale).max()
+    return [
+        f"PSNR-Y minus SPConv's of equal steps, at {', then '.join(f'{n:,}' for n in steps)} steps (x"
+        f"{' / x'.join(map(str, scales))}): {'; '.join(words)} dB (half-widths up to "
+        f"{' / '.join(f'{db:.2f}' for db in half)}). What happens beyond was not trained."
+    ]
 
 
 class _Lines:
@@ -243,7 +261,7 @@ def of_profile(profile: str, claims: pd.DataFrame, costs: pd.DataFrame) -> list[
 
 def added(profile: str) -> str:
     """`analyses` as a list in Markdown."""
-    files = ("tables/claims", "tables/equal_steps", "analysis/similarity/encoder_and_head")
+    files = ("tables/claims", "tables/equal_steps", "analysis/similarity/encoder_and_head", "tables/gap_by_budget")
     paths = [results.root(profile) / f"{name}.csv" for name in files]
     tables = [results.read_table(path) if path.is_file() else pd.DataFrame() for path in paths]
     return "".join(f"- {text}\n" for text in analyses(*tables))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from igconv import InputError
-from igconv.reporting import figures, gaps
+from igconv.reporting import figures, gaps, summary
 from igconv.study.run import Run
 
 STEPS = (100, 800)
@@ -79,6 +79,16 @@ def test_one_budget_is_no_curve():
     assert table.empty
     with pytest.raises(InputError, match="one budget alone"):
         figures.gap_by_budget(table)
+
+
+def test_the_sentence_has_every_budget():
+    runs = study()
+    table = gaps.by_budget(evaluated(runs, planted), runs)
+    (text,) = summary.analyses(pd.DataFrame(columns=["claim", "about", "verdict"]), table[:0], table[:0], table)
+    assert "at 100, then 800 steps (x2 / x3)" in text
+    assert "IGConv -0.50 / -0.50, then -0.10 / -0.10" in text
+    assert "three heads) -0.20 / -0.20, then -0.20 / -0.20 dB" in text
+    assert not summary.analyses(pd.DataFrame(columns=["claim", "about", "verdict"]), *[table[:0]] * 3)
 
 
 def test_the_figure_has_a_panel_per_scale_and_a_line_per_model():
