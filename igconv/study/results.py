@@ -58,7 +58,9 @@ def analysis_file(profile: str, topic: str, name: str) -> Path:
 
 @cache
 def git_commit() -> str:
-    """Commit of the project, with "+changes" when the tree is not clean; "unknown" outside git.
+    """Commit of the project, with "+changes" when anything but ``results/`` differs from it; "unknown" outside git.
+
+    What a study writes is no change of the code that wrote it.
 
     A tree that was packed for another machine names its commit in the file `COMMIT`; a git around it is not its own.
     """
@@ -69,7 +71,9 @@ def git_commit() -> str:
         return subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "--", ".", ":(exclude)results") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -45,6 +46,34 @@ def test_commit_is_unknown_outside_git(monkeypatch, tmp_path):
     monkeypatch.setattr(results, "PROJECT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert results.git_commit() == "unknown"
+    results.git_commit.cache_clear()
+
+
+def test_changes_are_those_of_the_code(monkeypatch, tmp_path):
+    """Of tracked files and new ones, but not of what the study itself writes into results/."""
+    run = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True)
+    for name in ("code.py", "results/old.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    run(["git", "init", "-q"])
+    run(["git", "add", "."])
+    run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "core.hooksPath=none", "commit", "-qm", "first"])
+    monkeypatch.setattr(results, "PROJECT", tmp_path)
+
+    def commit() -> str:
+        results.git_commit.cache_clear()
+        return results.git_commit()
+
+    clean = commit()
+    assert len(clean) == 12
+    (tmp_path / "results" / "old.csv").write_text("2\n")
+    (tmp_path / "results" / "new.csv").write_text("2\n")
+    assert commit() == clean
+    (tmp_path / "new.py").write_text("2\n")
+    assert commit() == f"{clean}+changes"
+    (tmp_path / "new.py").unlink()
+    (tmp_path / "code.py").write_text("2\n")
+    assert commit() == f"{clean}+changes"
     results.git_commit.cache_clear()
 
 
