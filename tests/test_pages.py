@@ -58,6 +58,17 @@ def test_what_a_conversion_costs_is_what_notebook_09_has_measured():
     assert f"are {median} dB below the networks trained there (median; {low} to {high})" in page
 
 
+def test_a_conversion_without_training_stands_beside_the_paper():
+    """In docs/conversion.md: the start of block E, and the paper's rows."""
+    table = pd.read_csv(PROJECT / "results" / "cpu" / "tables" / "published.csv")
+    start = table[table.run == "smfanet_plus-igconv-converted-s0"]
+    assert sorted(start.dataset.unique()) == ["B100", "Set14", "Set5", "Urban100"]
+    page = (PROJECT / "docs" / "conversion.md").read_text()
+    for dataset, part in start.groupby("dataset"):
+        numbers = [f"{db:.2f}" for column in ("psnr_y_db", "paper_psnr_db") for db in part.sort_values("scale")[column]]
+        assert f"| {dataset} | {' | '.join(numbers)} |" in page
+
+
 def test_what_the_constant_of_a_published_head_brings():
     """In docs/results.md: the rows of block D in the table beside the paper."""
     page = " ".join((PROJECT / "docs" / "results.md").read_text().split())
@@ -68,9 +79,22 @@ def test_what_the_constant_of_a_published_head_brings():
     def of(upsampler: str, variant: str) -> str:
         return found[f"smfanet_plus-{upsampler}-{variant}-s0"]
 
-    texts = {"igconv": "IGConv has {} dB without it and {} with it", "igconv+": "brings the brightness, {} and {}."}
+    texts = {"igconv": "IGConv has {} dB without it and {} with it", "igconv+": "the brightness, {} and {}: there"}
     for upsampler, text in texts.items():
         assert text.format(of(upsampler, "from_x2_frozen"), of(upsampler, "from_x2_constant_frozen")) in page
     assert f"then 700 steps of all weights: {of('igconv+', 'from_x2_tuned')}." in page
     (paper,) = {tuple(part.paper_psnr_db) for part in models.values() if part.upsampler.iloc[0] == "IGConv"}
     assert " / ".join(f"{db:.2f}" for db in paper) in page
+
+
+def test_what_of_a_start_is_the_learning_rate():
+    """In docs/results.md: the same trainings at the study's rate, and each start at its best."""
+    table = pd.read_csv(PROJECT / "results" / "cpu" / "analysis" / "initialisation" / "rates.csv")
+    page = " ".join((PROJECT / "docs" / "results.md").read_text().split())
+    authors, spconv = (part for _, part in table.groupby("start", sort=False))
+    at_study = (spconv[spconv.factor == 1].psnr_y_db.iloc[0], authors[authors.factor == 1].psnr_y_db.iloc[0])
+    assert (
+        f"after {table.steps.iloc[0]} steps it is {at_study[0] - at_study[1]:+.2f} dB at the rate of the study" in page
+    )
+    assert f"{spconv.psnr_y_db.max() - authors.psnr_y_db.max():+.2f} dB with each start at its best of three" in page
+    assert {part.factor[part.psnr_y_db.idxmax()] for part in (authors, spconv)} == {table.factor.max()}

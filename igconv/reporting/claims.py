@@ -315,4 +315,5 @@ def budget_of(claim: str, about: str, runs: dict[str, Run]) -> str:
         return PUBLISHED
     if own[0].profile == "paper":
         return FULL
-    return f"reduced, {max(run.steps for run in own):,} steps"
+    steps = [run.steps for run in own if run.is_main] or [run.steps for run in own]
+    return f"reduced, {max(steps):,} steps"
