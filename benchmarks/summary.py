@@ -67,6 +67,10 @@ TARGETS = (
     Target("the same, peak MiB", "upscale", LARGE, "peak_mib", 1600),
     Target("igconv upscale, 300x300 px to x2, s", "upscale", dict(input="300x300", scale=2), "seconds", 4.5),
     *(Target(f"{case}, over f7699b2", "against", dict(case=case), "ratio", limit) for case, limit in EARLIER.items()),
+    Target("SMFANet+ x4 converted to x2, x3, x4 with 512 crops, s", "conversion_smfanet_plus_df2k_x4-x234-512",
+           dict(upsampler="IGConv", dataset="Set5", scale=2), "seconds", 240),
+    Target("the same, peak MiB", "conversion_smfanet_plus_df2k_x4-x234-512",
+           dict(upsampler="IGConv", dataset="Set5", scale=2), "peak_memory_mb", 3072),
     Target("igconv --help, s", "upscale", dict(input="--help", scale=2), "seconds", 0.5),
 )  # fmt: skip
 
@@ -127,6 +131,11 @@ SHOWN: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
                                                          "data_wait_share"]]),
     "upscale": ("igconv upscale, the whole command", lambda t: t[["input", "scale", "seconds", "cpu_seconds",
                                                                   "peak_mib"]]),
+    "exported": ("An image by exported models, x2", lambda t: t[["side_px", "case", "ms", "ratio"]]),
+    "against": ("The code against f7699b2", lambda t: t[["case", "ms", "earlier_ms", "ratio"]]),
+    "conversion_smfanet_plus_df2k_x4-x234-512": (
+        "SMFANet+ (DF2K, x4) converted to x2, x3 and x4, 512 crops",
+        lambda t: t[["upsampler", "dataset", "scale", "psnr_y_db", "seconds", "processor_seconds", "peak_memory_mb"]]),
     "study-sample": ("./run_all.sh, the longest steps", lambda t: t.nlargest(16, "seconds")[["step", "start_s",
                                                                                              "seconds"]]),
     "inference": ("Whole images", lambda t: t[["encoder", "lr_width_px", "lr_height_px", "case", "ms", "ratio"]]),

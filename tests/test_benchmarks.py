@@ -198,6 +198,12 @@ def test_steps_of_a_study_are_read_from_snakemakes_records(script, tmp_path, mon
     ]  # fmt: skip
 
 
+def test_exports_are_compared_with_the_model(quick):
+    table = quick("exported")
+    assert table.case.tolist() == ["model", "torch, .pt2", "onnxruntime"]
+    assert table.ratio[0] == 1
+
+
 def test_the_code_is_compared_with_an_earlier_one(script, quick, monkeypatch):
     """Both in turn, each with its own code; bf16 is compared with the earlier float32. One real call of each kind."""
     against, calls = script("against"), []
