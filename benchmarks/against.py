@@ -2,13 +2,15 @@
 
 python benchmarks/against.py [--commit f7699b2] [--rounds 3]
 
-The earlier code lies in a git worktree of its own for the time. Every measurement is a process of its own; both codes
+Every measurement is a process of its own; both codes
 take turns, and the ratio is taken within each round. Absolute times belong to one machine, these ratios less so.
 """
 
+import io
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -20,10 +22,11 @@ from upscale import cost, photograph
 
 from igconv.study.results import PROJECT
 
-# Median milliseconds of a training step as the benchmarks of its own tree make it, on noise.
+# Median milliseconds of a training step, and of an image, as the benchmarks of a tree make and time them.
 STEP = """
-import statistics, sys, time, torch
+import sys, torch
 from step import random_batch, training_step
+from timing import interleaved
 from igconv import build_model
 encoder, upsampler, precision, side, threads, repeats = sys.argv[1:]
 torch.set_num_threads(int(threads))
@@ -31,29 +34,13 @@ torch.manual_seed(0)
 model = build_model(encoder, upsampler, scales=(4,)).train().to(memory_format=torch.channels_last)
 batch = random_batch((4,), 4, int(side), "cpu")
 step = training_step(model, 0.05 if upsampler == "igconv+" else 0.0, precision)
-times = []
-for _ in range(2 + int(repeats)):
-    start = time.perf_counter()
-    step(batch)
-    times.append(1000 * (time.perf_counter() - start))
-print(statistics.median(times[2:]))
+print(interleaved({"": lambda: step(batch)}, rounds=int(repeats)).ms.median())
 """
-# Median milliseconds of an image; kernel banks are made before.
 IMAGE = """
-import statistics, sys, time, torch
-from igconv import build_model
+import sys
+from inference import cost
 encoder, upsampler, width, height, threads, repeats = sys.argv[1:]
-torch.set_num_threads(int(threads))
-torch.manual_seed(0)
-model = build_model(encoder, upsampler, scales=(2,)).eval().to(memory_format=torch.channels_last)
-lr = torch.rand(1, 3, int(height), int(width)).to(memory_format=torch.channels_last)
-times = []
-with torch.inference_mode():
-    for _ in range(1 + int(repeats)):
-        start = time.perf_counter()
-        model(lr, 2)
-        times.append(1000 * (time.perf_counter() - start))
-print(statistics.median(times[1:]))
+print(cost(encoder, upsampler, int(width), int(height), 2, "cpu", int(threads), int(repeats), True, False)[0])
 """
 
 
@@ -67,16 +54,19 @@ def measured(tree: Path, script: str, *words) -> float:
 
 def upscaled(tree: Path, source: Path, threads: int) -> float:
     """Milliseconds of ``igconv upscale`` as a whole. Raises CalledProcessError."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(tree)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            words = ["upscale", str(source), "-o", str(Path(folder, "large.png")), "--scale", "2"]
-            return 1000 * cost(words, threads)["seconds"]
-    finally:
-        os.environ.pop("PYTHONPATH")
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["upscale", str(source), "-o", str(Path(folder, "large.png")), "--scale", "2"]
+        return 1000 * cost(words, threads, PYTHONPATH=str(tree))["seconds"]
+
+
+def tree_of(commit: str, folder: Path) -> Path:
+    """The files of a commit below ``folder``; nothing of it stays in the repository. Raises CalledProcessError."""
+    tree = folder / "earlier"
+    tree.mkdir()
+    packed = subprocess.run(["git", "archive", commit], cwd=PROJECT, stdout=subprocess.PIPE, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(tree, filter="data")
+    return tree
 
 
 def one_round(
@@ -131,17 +121,12 @@ def main(
     torch.set_num_threads(threads)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        earlier = Path(folder, "earlier")
+        trees = {"earlier_ms": tree_of(commit, Path(folder)), "ms": PROJECT}
         for size in sizes:
             photograph(*map(int, size.split("x"))).save(Path(folder, f"{size}.png"))
-        subprocess.run(["git", "worktree", "add", "-q", "--detach", earlier, commit], cwd=PROJECT, check=True)
-        try:
-            for number in range(rounds):
-                trees = {"earlier_ms": earlier, "ms": PROJECT}
-                rows += one_round(trees, Path(folder), encoders, image, side, sizes, threads, repeats)
-                print(f"round {number}", flush=True)
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", earlier], cwd=PROJECT, check=False)
+        for number in range(rounds):
+            rows += one_round(trees, Path(folder), encoders, image, side, sizes, threads, repeats)
+            print(f"round {number}", flush=True)
     table = pd.DataFrame(rows).groupby("case", sort=False)[["ms", "earlier_ms", "ratio"]].median().reset_index()
     report(table.assign(earlier_commit=commit, rounds=rounds), "against", out=out)
 

@@ -7,6 +7,7 @@ The model is that of the package; kernels are made before, in all forms. The for
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,13 +57,12 @@ def main(
     torch.manual_seed(0)
     model = build_model("edsr_tiny", "igconv", scales=(scale,), hidden_dim=8) if quick else default_model()
     tables = []
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        with torch.inference_mode(False):
-            made = forms(model.eval(), scale, threads, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        made = forms(model.eval(), scale, threads, Path(folder))
         for side in sides:
-            lr = torch.rand(1, 3, side, side)
-            calls = {name: lambda form=form: form(lr) for name, form in made.items()}  # noqa: B023
-            tables.append(summary(interleaved(calls, rounds=rounds), MODEL).assign(side_px=side))
+            calls = {name: partial(form, torch.rand(1, 3, side, side)) for name, form in made.items()}
+            with torch.inference_mode():
+                tables.append(summary(interleaved(calls, rounds=rounds), MODEL).assign(side_px=side))
     report(pd.concat(tables).assign(scale=scale), "exported", out=out)
 
 

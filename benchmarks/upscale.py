@@ -37,10 +37,11 @@ sys.exit(status)
 """
 
 
-def cost(words: list[str], threads: int) -> dict:
-    """Seconds, processor seconds and peak resident memory of ``igconv WORDS``. Raises CalledProcessError."""
+def cost(words: list[str], threads: int, **variables: str) -> dict:
+    """Seconds, processor seconds and peak resident memory of ``igconv WORDS`` with these variables in its environment.
+    Raises CalledProcessError."""
     command = [sys.executable, "-S", "-c", TIMER, sys.executable, "-m", "igconv.cli", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | variables
     return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
 
 

@@ -79,10 +79,14 @@ def test_what_the_constant_of_a_published_head_brings():
     def of(upsampler: str, variant: str) -> str:
         return found[f"smfanet_plus-{upsampler}-{variant}-s0"]
 
-    texts = {"igconv": "IGConv has {} dB without it and {} with it", "igconv+": "the brightness, {} and {}: there"}
+    texts = {"igconv": "IGConv has {} dB without it and {} with it", "igconv+": "brings the brightness, {} and {}."}
     for upsampler, text in texts.items():
         assert text.format(of(upsampler, "from_x2_frozen"), of(upsampler, "from_x2_constant_frozen")) in page
     assert f"then 700 steps of all weights: {of('igconv+', 'from_x2_tuned')}." in page
+    quality = pd.read_csv(PROJECT / "results" / "cpu" / "analysis" / "conversion" / "quality.csv")
+    symmetric = quality[(quality.network == "SMFANet+ DF2K x4") & (quality.dataset == "Set5")]
+    symmetric = symmetric[symmetric["head"] == converted.SAMPLED].sort_values("scale").difference_db
+    assert f"IGConv+ is {' / '.join(f'{-db:.2f}' for db in symmetric)} dB below SPConvs" in page
     (paper,) = {tuple(part.paper_psnr_db) for part in models.values() if part.upsampler.iloc[0] == "IGConv"}
     assert " / ".join(f"{db:.2f}" for db in paper) in page
 

@@ -19,8 +19,7 @@ def converted(run: Run) -> SuperResolver:
 
     Raises InputError for a run of another kind.
     """
-    plus = run.dihedral and run.igsample
-    if run.upsampler not in ("spconv", "igconv", "igconv+") or (run.dihedral or run.igsample) != plus:
+    if run.upsampler not in ("spconv", "igconv", "igconv+") or run.dihedral != run.igsample:
         raise InputError(f"{run.name}: a conversion has SPConvs, IGConv or IGConv+")
     source = opened(run.published_start)
     done = conversion(
@@ -30,8 +29,8 @@ def converted(run: Run) -> SuperResolver:
         crops=CROPS,
         seed=run.seed,
         held_out=HELD_OUT,
-        dihedral=plus,
-        igsample=plus,
+        dihedral=run.dihedral,
+        igsample=run.igsample,
         hidden_dim=run.hidden_dim,
         num_layers=run.num_layers,
     )

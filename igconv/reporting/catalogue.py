@@ -96,16 +96,16 @@ def _references(table: pd.DataFrame, study: Study) -> pd.DataFrame:
     return table[table.run.isin(study.references)]
 
 
+def _own(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    return table[table.encoder.isin({run.encoder for run in study.own.values()})]
+
+
 def _own_ablation(effects: pd.DataFrame, study: Study) -> pd.DataFrame:
-    return tables.ablation(effects[effects.encoder.isin({run.encoder for run in study.own.values()})])
+    return tables.ablation(_own(effects, study))
 
 
 def _own_main(table: pd.DataFrame, study: Study) -> pd.DataFrame:
     return tables.of_main(table, study.own.values())
-
-
-def _own_main_kinds(table: pd.DataFrame, study: Study) -> pd.DataFrame:
-    return table[table.encoder == next(iter(study.runs.values())).encoder]
 
 
 def _scales_and_untrained(cka: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -129,7 +129,8 @@ def _kinds(differences: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, str, 
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture: ``drawing`` takes the ``inputs`` (see `Study.table`), of the first one what ``select`` makes of it.
+    """One picture: ``drawing`` takes the ``inputs`` (see `Study.table`), of the first one what ``select`` makes of it,
+    one by one where that is a tuple.
 
     The report shows figures of one topic together, under its name; those without one stand above them.
     """
@@ -144,7 +145,8 @@ class Figure:
     def draw(self, study: Study) -> matplotlib_figure.Figure:
         """Raises InputError where a table is missing or there is nothing to draw."""
         first, *others = (study.table(name) for name in self.inputs)
-        return self.drawing(self.select(first, study), *others)
+        shown = self.select(first, study)
+        return self.drawing(*(shown if isinstance(shown, tuple) else (shown,)), *others)
 
 
 @dataclass(frozen=True)
@@ -159,14 +161,6 @@ class Table:
 def _claims_figure(table: pd.DataFrame) -> matplotlib_figure.Figure:
     texts = ["claim", "about", "scale", "measure", "unit", "verdict"]
     return figures.claims(table.assign(**{column: table[column].fillna("") for column in texts}))
-
-
-def _crops_figure(shown: tuple[Titled, int]) -> matplotlib_figure.Figure:
-    return figures.image_grid(*shown)
-
-
-def _differences_figure(shown: tuple[pd.DataFrame, str, list[list[str]] | None]) -> matplotlib_figure.Figure:
-    return figures.band_differences(*shown)
 
 
 def _over_chained(summary: pd.DataFrame) -> matplotlib_figure.Figure:
@@ -187,7 +181,7 @@ FIGURES = (
     Figure("psnr_gain", "", ("rows",), figures.psnr_gain,
            "Gain over bicubic in PSNR-Y per scale and model. Bars are means, dots single images. Ingredients left out "
            "or added: see below.", _unchanged),
-    Figure("crops", "", ("rows",), _crops_figure,
+    Figure("crops", "", ("rows",), figures.image_grid,
            "One crop of a test image at every scale, with its PSNR-Y. Image and crop are those on which the models "
            "differ most at the largest scale; which of them is ahead plays no part in the choice.", _crops),
     Figure("claims", "", ("tables/claims",), _claims_figure,
@@ -203,7 +197,7 @@ FIGURES = (
            _own_ablation),
     Figure("gap_by_budget", TRAINING, ("tables/gap_by_budget",), figures.gap_by_budget,
            "PSNR-Y of one model for all scales minus SPConv networks of equal steps, against the steps, with 95 % "
-           "intervals over images and trainings. A gap that closes is one of convergence.", _own_main_kinds),
+           "intervals over images and trainings. A gap that closes is one of convergence.", _own),
     Figure("cka_maps", ENCODERS, ("analysis/similarity/cka",), figures.cka_maps,
            "Similarity (unbiased linear CKA) of the encoders of models trained for different scales.",
            _scales_and_untrained),
@@ -237,7 +231,7 @@ FIGURES = (
     Figure("band_errors", SPECTRA, ("analysis/spectrum/bands",), figures.band_errors,
            "Error energy relative to the image's energy per radial frequency band. The dashed line is the Nyquist "
            "frequency of the LR image.", _unchanged),
-    Figure("band_differences", SPECTRA, ("analysis/spectrum/differences",), _differences_figure,
+    Figure("band_differences", SPECTRA, ("analysis/spectrum/differences",), figures.band_differences,
            "The same minus that of IGConv, paired by image, with 95 % intervals: above zero is worse. Where there are "
            "two rows, what is added to IGConv is above, what is left out of IGConv+ below.", _kinds),
     Figure("band_learning", SPECTRA, ("analysis/spectrum/learning",), figures.band_learning,

@@ -194,8 +194,8 @@ def changes(measured: pd.DataFrame, costs: pd.DataFrame, runs: Iterable[Run]) ->
         costs: ``tables/runs.csv`` of the profile `cpu`; hours are those of its trainings, or estimated from them.
         runs: of that profile.
     """
-    left, hours = _left(list(runs), costs)
-    first = next(iter(runs := list(runs)))
+    left, hours = _left(runs := list(runs), costs)
+    first = runs[0]
     seeds = [run for run in left if run.is_plain and run.steps == first.steps]
     longer = [run for run in left if run.is_plain and run.steps > first.steps]
     converted = [run for run in left if run.start_from]

@@ -98,7 +98,7 @@ class Run:
 
     @property
     def published_start(self) -> str:
-        """Name of the published weights it starts from, "" for none; it may be that of a run, which has no suffix."""
+        """Name of the published weights that ``start_from`` means where it is no run's, without what is behind it."""
         return self.start_from.removesuffix(WITH_CONSTANT).removesuffix(CONVERTED)
 
     @property

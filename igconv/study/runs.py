@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 
 from igconv.errors import choose
-from igconv.study.labels import INGREDIENTS, SPCONV_START, Change
+from igconv.study.labels import FREQUENCY_LOSS, IGSAMPLE, INGREDIENTS, SPCONV_START, Change
 from igconv.study.run import CONVERTED, WITH_CONSTANT, Run
 
 PLUS = dict(dihedral=True, igsample=True, frequency_weight=0.05)
@@ -173,12 +173,11 @@ def other_budgets(base: Run) -> list[Run]:
 
 def more_seeds(base: Run) -> list[Run]:
     """What is undecided for the noise of single trainings: four more seeds of what is compared."""
-    loss = dict(variant="fft", frequency_weight=PLUS["frequency_weight"])
+    changes = Change(FREQUENCY_LOSS, True), Change(IGSAMPLE, False)
     return [
         run for seed in (1, 2, 3, 4) for own in [replace(base, seed=seed)]
         for run in (*fixed(own, "spconv", (2, 3, 4)), igconv(own), igconv_plus(own), three_heads(own),
-                    replace(igconv(own), **loss), *fixed(replace(own, **loss), "spconv", (2, 3, 4)),
-                    *(run for run in left_out(igconv_plus(own)) if not run.igsample))
+                    *(run for run in ingredients(own) if run.change in changes))
     ]  # fmt: skip
 
 

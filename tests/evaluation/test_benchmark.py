@@ -1,11 +1,8 @@
 """Rows: the schema, values against metrics by hand, when they are reused."""
 
 import os
-import shutil
-import threading
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,11 +10,10 @@ from committed import packaged_against_rows
 
 from igconv import InputError, build_model, files, save
 from igconv.data import datasets, resize
-from igconv.evaluation import benchmark, metrics, validation
-from igconv.evaluation.benchmark import ROW, Protocol, evaluate_bicubic, evaluate_run, measure
-from igconv.evaluation.validation import validation_psnr
+from igconv.evaluation import benchmark, metrics
+from igconv.evaluation.benchmark import ROW, Protocol, evaluate_bicubic, evaluate_run
 from igconv.models import checkpoints, run_weights
-from igconv.models.inference import prepare, upscale
+from igconv.models.inference import prepare
 from igconv.models.run_weights import load_run
 from igconv.study import results
 
@@ -357,52 +353,6 @@ def test_read_rows_leaves_out_what_was_not_run(finished, tiny_run):
     assert tuple(benchmark.read_rows(tiny_run.profile, ["never"]).columns) == ROW
 
 
-def test_models_are_evaluated_without_kept_graphs(finished, image_sets):
-    """`measure` needs no gradients and generates a kernel bank once per scale, not per image."""
-    from igconv.models.hypernetwork import HyperNetwork
-
-    model, calls, original = load_run(finished()), [], HyperNetwork.generate
-    HyperNetwork.generate = lambda self, s: calls.append(s) or original(self, s)
-    try:
-        rows = list(measure(model, ["tiny_test"], (2, 3)))
-    finally:
-        HyperNetwork.generate = original
-    assert len(rows) == 4
-    assert sorted(calls) == [2, 2, 3, 3]  # IGConv and IGSample
-
-
-def test_validation_is_a_mean_over_centres(finished, image_sets):
-    """The centre crop of every image at every scale; the model's mode comes back."""
-    model = load_run(finished()).train()
-    value = validation_psnr(model, ["tiny_test"], (2, 3), side=24)
-    assert model.training
-    model.eval()
-    expected = []
-    for image in datasets.read_set("tiny_test"):
-        h, w = image.shape[-2:]
-        crop = image[:, (h - 24) // 2 :, (w - 24) // 2 :][:, :24, :24]
-        for scale in (2, 3):
-            lr, hr = benchmark.benchmark_pair(crop, scale)
-            # In the same memory layout: another one may round a byte.
-            expected.append(metrics.psnr_y(upscale(model, lr, scale)[0], hr, scale))
-    assert value == pytest.approx(np.mean(expected), abs=1e-6)
-    shutil.copyfile(
-        image_sets / "train/tiny/0.png", image_sets / "benchmarks/tiny/HR/t0.png"
-    )  # another image of the name
-    assert abs(validation_psnr(model, ["tiny_test"], (2, 3), side=24) - value) > 1e-3
-
-
-def test_validation_decodes_an_image_once(finished, image_sets, monkeypatch):
-    """A training looks at the same centres some fifty times."""
-    decoded, original = [], validation.read_image
-    monkeypatch.setattr(validation, "read_image", lambda path, **_: decoded.append(path) or original(path, **_))
-    validation._centre_pair.cache_clear()
-    model = load_run(finished())
-    values = [validation_psnr(model, ["tiny_test"], (2, 3), side=24) for _ in range(3)]
-    assert len(set(values)) == 1
-    assert len(decoded) == 4  # two images at two scales
-
-
 def test_the_gpu_evaluates_where_there_is_one(finished, monkeypatch):
     """Asked for nothing else, as `igconv evaluate` in the driver's rules."""
     asked = []
@@ -419,48 +369,6 @@ def test_the_gpu_evaluates_where_there_is_one(finished, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             evaluate_run(finished())
     assert asked == ["cuda", "cpu"]
-
-
-def test_bicubic_is_the_floor_of_the_benchmarks(photograph):
-    """Float in, float out: the callable has the interface of a model."""
-    lr = photograph(8, 9).float()[None] / 255
-    sr = benchmark.bicubic(lr, 3)
-    assert sr.shape == (1, 3, 24, 27)
-    assert sr.dtype == torch.float32
-
-
-def test_a_gpu_does_not_wait_for_metrics(image_sets, monkeypatch):
-    """Read ahead and measured behind, in threads: the rows of a CPU, in their order."""
-    original, threads = benchmark.psnr_ssim_y, set()
-
-    def measured(*pair):
-        threads.add(threading.current_thread().name)
-        return original(*pair)
-
-    monkeypatch.setattr(benchmark, "psnr_ssim_y", measured)
-    expected = list(benchmark.measure(benchmark.bicubic, ["tiny_test"], (2, 3, 4), "cpu"))
-    monkeypatch.setattr(benchmark, "upscale", lambda model, lr, scale, device: upscale(model, lr, scale, "cpu"))
-    found = list(benchmark.measure(benchmark.bicubic, ["tiny_test"], (2, 3, 4), "cuda"))
-    assert [{**row, "seconds": 0} for row in found] == [{**row, "seconds": 0} for row in expected]
-    assert len(found) == 6
-    assert all(name.startswith("metrics") for name in threads)
-
-
-def test_errors_of_threads_name_their_image(image_sets, monkeypatch):
-    monkeypatch.setattr(benchmark, "upscale", lambda model, lr, scale, device: upscale(model, lr, scale, "cpu"))
-    with pytest.raises(InputError, match=r"^tiny_test/t0 at x2: images differ in size"):
-        list(benchmark.measure(lambda lr, scale: lr, ["tiny_test"], (2,), "cuda"))
-
-
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory")]
-)
-def test_a_memory_too_small_for_an_image_names_it(image_sets, error):
-    def full(lr, scale):
-        raise error
-
-    with pytest.raises(InputError, match=r"^tiny_test/t0 at x2: out of memory .*--tile"):
-        list(benchmark.measure(full, ["tiny_test"], (2,)))
 
 
 @pytest.mark.data
