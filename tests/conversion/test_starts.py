@@ -62,6 +62,7 @@ def test_igconv_is_one_function_near_them_and_igconv_plus_samples_the_image(netw
     assert off < 0.05
     assert float(added.square().mean()) < 0.1 * float(lr.var()), "the rest beside the enlarged image"
     assert plus.config["dihedral"]
+    assert plus.sampler is not None
     assert all(p.requires_grad for p in plus.parameters())
 
 
