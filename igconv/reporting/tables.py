@@ -45,10 +45,21 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return means
 
 
-def wide(summarised: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Runs x (dataset, scale) of one column of a `summary`; cells of scales a run was not trained for are empty."""
-    table = summarised.pivot(index="run", columns=["dataset", "scale"], values=column)
-    return table.reindex(summarised.run.unique()).sort_index(axis=1)
+def wide(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Models x (dataset, scale): the mean of one column over the images.
+
+    A line per encoder, kind of run and seed; fixed-scale networks, one per scale, share it. Cells of scales that a
+    model was not trained for are empty.
+    """
+    one_scale = rows.train_scales.astype(str).str.fullmatch(r"\d+(\.0)?")
+    lines = dict(
+        encoder=rows.encoder.fillna(""),
+        model=[run_label(*kind) for kind in zip(rows.upsampler, rows.variant.fillna(""), strict=True)],
+        networks=one_scale.map({True: "one per scale", False: "one for all"}).where(rows.train_scales.notna(), ""),
+        seed=rows.seed.map(lambda seed: "" if pd.isna(seed) else f"{seed:.0f}"),
+    )
+    table = rows.assign(**lines).groupby([*lines, "dataset", "scale"], sort=False)[column].mean()
+    return table.unstack(["dataset", "scale"], sort=False).sort_index(axis=1)
 
 
 def gain(rows: pd.DataFrame, run: str, scale: int) -> pd.Series:

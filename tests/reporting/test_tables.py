@@ -41,6 +41,33 @@ def test_summary_has_the_gain_over_bicubic():
     assert summary.set_index("run").gain_db.to_dict() == {"bicubic": 0.0, "a": 1.5}
 
 
+def test_wide_has_a_line_per_model_with_fixed_scale_networks_in_one():
+    """Three networks of one scale each are one line, another seed is another; what was not trained stays empty."""
+    kinds = [
+        ("bicubic", "bicubic", "", np.nan, np.nan, (2, 3)),
+        ("edsr", "spconv", "", "2", 0, (2,)),
+        ("edsr", "spconv", "", "3", 0, (3,)),
+        ("edsr", "spconv", "", "3", 1, (3,)),
+        ("edsr", "igconv+", "no_fft", "2-3", 0, (2, 3)),
+    ]
+    parts = [
+        rows({f"{encoder}-{upsampler}-{scales}-s{seed}": [30.0 + scale, 32.0 + scale]}, scale, seed).assign(
+            encoder=None if upsampler == "bicubic" else encoder, upsampler=upsampler, variant=variant or np.nan,
+            train_scales=scales)
+        for encoder, upsampler, variant, scales, seed, trained in kinds for scale in trained
+    ]  # fmt: skip
+    table = tables.wide(pd.concat(parts), "psnr_y_db")
+    assert list(table.columns) == [("D", 2), ("D", 3)]
+    assert list(table.index) == [
+        ("", "bicubic", "", ""),
+        ("edsr", "SPConv", "one per scale", "0"),
+        ("edsr", "SPConv", "one per scale", "1"),
+        ("edsr", run_label("igconv+", "no_fft"), "one for all", "0"),
+    ]
+    assert table.loc[("edsr", "SPConv", "one per scale", "0")].tolist() == [33.0, 34.0]
+    assert table.loc[("edsr", "SPConv", "one per scale", "1")].isna().tolist() == [True, False]
+
+
 def test_main_table_says_not_run_and_joins_fixed_scales():
     runs = runs_of("smoke")
     empty = pd.DataFrame(columns=["run", "dataset", "scale", "psnr_y_db", "ssim_y"])
