@@ -17,7 +17,7 @@ from igconv.data import memory
 from igconv.models.encoders.smfanet import POOLING, SMFA, FeatureMixing, SMFANet, deviations
 from igconv.models.super_resolver import SuperResolver
 
-PIXELS, LEAST_ROWS = 1 << 17, 16  # LR pixels of a strip, and its rows where the image is wider than that
+PIXELS, LEAST_ROWS = 1 << 16, 16  # LR pixels of a strip, and its rows where the image is wider than that
 COPIES = 8  # of a strip's features, while a block works on it
 BLOCK_HALO = 2  # rows that one block's 3x3 convolutions see beyond a strip: one in SMFA, one in PCFN
 
@@ -82,14 +82,20 @@ def _pass_block(block: FeatureMixing, x: Tensor, rows: int) -> None:
     """Replace features (B, C, H, W) by those after a block."""
     height, width = x.shape[-2:]
     gate = _gate(block.smfa, x, rows)
-    row_of, column_of = (_nearest(n, side) for n, side in zip(gate.shape[-2:], (height, width), strict=True))
+    cells = gate.permute(0, 2, 3, 1).flatten(1, 2)
+    row_of, column_of = (
+        _nearest(n, side).to(x.device) for n, side in zip(gate.shape[-2:], (height, width), strict=True)
+    )
     above = x[..., :0, :]  # the last rows of the strip before, as they were
     for top, bottom in _strips(height, rows):
         part = torch.cat([above, x[..., top : bottom + BLOCK_HALO, :]], dim=-2)
         start = top - above.shape[-2]
         above = x[..., max(0, bottom - BLOCK_HALO) : bottom, :].clone()
         detail, context = block.smfa.linear_0(F.normalize(part)).chunk(2, dim=1)
-        context = context * gate[..., row_of[start : start + part.shape[-2]], :][..., column_of]
+        cell_of = row_of[start : start + part.shape[-2], None] * gate.shape[-1] + column_of
+        # Whole pixels of channels are copied, in the memory format of the features.
+        spread = cells.index_select(1, cell_of.flatten()).unflatten(1, cell_of.shape).permute(0, 3, 1, 2)
+        context = context * spread
         part = part + block.smfa.linear_2(context + block.smfa.lde(detail))
         part = part + block.pcfn(F.normalize(part))
         x[..., top:bottom, :] = part[..., top - start : bottom - start, :]
