@@ -22,7 +22,7 @@ from igconv.conversion import convert
 from igconv.conversion.sources import opened
 from igconv.data.resize import imresize
 from igconv.evaluation.benchmark import bicubic, measure
-from igconv.models import checkpoints
+from igconv.models import checkpoints, inference
 
 TRAIN = ("T91", "BSD200", "SunHays80")
 
@@ -41,6 +41,7 @@ def main(
     """
     from igconv import build_model
 
+    inference.keep_freed_memory()  # as `igconv convert` does
     source = opened(build_model("edsr", "spconv", scales=(4,), channels=8, blocks=1) if quick else network)
     if quick:
         network, crops, images, test_sets, scales = "tiny", 32, ("sample_train",), ("sample_test",), (2, 4)
@@ -72,8 +73,10 @@ def main(
                 rows = pd.DataFrame(measure(model, test_sets, wanted))
             means = rows.groupby(["dataset", "scale"], sort=False)[["psnr_y_db", "ssim_y"]].mean().reset_index()
             tables.append(means.assign(upsampler=name, images=rows.groupby(["dataset", "scale"]).size().to_numpy()))
-    facts = dict(network=network, crops=crops, relative_kernel_error=done.errors[-1], **cost)
-    name = label or f"{network}-x{''.join(map(str, scales))}-{crops}"
+    facts = dict(
+        network=Path(network).stem, images=" ".join(images), crops=crops, relative_kernel_error=done.errors[-1], **cost
+    )
+    name = label or f"{Path(network).stem}-x{''.join(map(str, scales))}-{crops}"
     columns = ["upsampler", "dataset", "scale", "images", "psnr_y_db", "ssim_y"]
     report(pd.concat(tables)[columns].assign(**facts), "conversion" if quick else f"conversion_{name}", out=out)
 
