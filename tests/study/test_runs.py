@@ -142,6 +142,11 @@ def test_cpu_plans_seeds_and_budgets_behind_what_is_trained():
     assert [run.seed for run in seeds] == [s for s in (1, 2, 3, 4) for _ in range(11)]
     for run in seeds:
         assert replace(run, seed=0) == first[replace(run, seed=0).name], "nothing but the seed differs"
+    kinds = Counter((run.upsampler, run.variant) for run in seeds if run.seed == 1)
+    assert kinds == {
+        ("spconv", ""): 3, ("igconv", ""): 1, ("igconv+", ""): 1, ("spconv", "heads"): 1,
+        ("spconv", "fft"): 3, ("igconv", "fft"): 1, ("igconv+", "no_igsample"): 1,
+    }  # fmt: skip
     steps = first["edsr_tiny-igconv-s0"].steps
     assert Counter((run.steps, run.seed) for run in budgets) == {
         (steps // 3, 0): 3,
