@@ -8,6 +8,7 @@ from committed import PACKAGED_ROWS
 from PIL import Image
 
 from igconv.analysis import converted
+from igconv.reporting import tables
 from igconv.study.results import PROJECT
 
 
@@ -89,6 +90,15 @@ def test_what_the_constant_of_a_published_head_brings():
     assert f"IGConv+ is {' / '.join(f'{-db:.2f}' for db in symmetric)} dB below SPConvs" in page
     (paper,) = {tuple(part.paper_psnr_db) for part in models.values() if part.upsampler.iloc[0] == "IGConv"}
     assert " / ".join(f"{db:.2f}" for db in paper) in page
+
+
+def test_what_a_difference_of_two_trainings_is_worth():
+    """In docs/results.md: the usual half-width of differences over all images at equal steps."""
+    table = pd.read_csv(PROJECT / "results" / "cpu" / "tables" / "fixed_vs_multi.csv")
+    table = table[(table.dataset == "all") & (table.budget == tables.EQUAL_STEPS)]
+    usual = ((table.high_db - table.low_db) / 2).groupby(table.scale).median()
+    page = " ".join((PROJECT / "docs" / "results.md").read_text().split())
+    assert f"a 95 % half-width of about {' / '.join(f'{db:.2f}' for db in usual)} dB" in page
 
 
 def test_what_of_a_start_is_the_learning_rate():

@@ -161,6 +161,26 @@ def test_the_allocator_belongs_to_the_program(photo, tmp_path):
     assert run_alone("print(maps())", **forkserver.ENVIRONMENT) == "False"
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no glibc with malloc_trim")
+def test_what_an_image_took_is_given_back_after_it():
+    """Also where freed memory is kept for the next tensors: what a model used is not what the process holds."""
+    code = """
+from igconv.models import inference
+inference.keep_freed_memory()
+def model(lr, scale):  # many blocks, with one behind them that stays
+    blocks = [torch.zeros(1 << 18) for _ in range(400)]
+    kept.append(torch.zeros(1 << 18))
+    return lr + sum(block[0] for block in blocks)
+def held():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+kept = []
+before = held()
+inference.upscale(model, torch.zeros(3, 8, 8), 1)
+print(held() - before)
+"""
+    assert int(run_alone(code)) < 100, "of 400 MiB"
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 @pytest.mark.parametrize("shape", ["grey", "grey and alpha", "RGB", "RGB and alpha"])
 def test_arrays_of_floats_are_images_of_16_bits(photo, model, dtype, shape):

@@ -27,7 +27,7 @@ def by_budget(rows: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
         heads = upsampler == "spconv"
         for scale in sorted({scale for run in models for scale in run.scales}):
             fixed = {run.name for run in plain if run.is_fixed_scale and run.upsampler == "spconv"
-                     and (run.encoder, run.steps, run.scales) == (encoder, steps, (scale,))}  # fmt: skip
+                     and (run.encoder, run.steps) == (encoder, steps)}  # fmt: skip
             pairs = pairs_of(rows, {run.name for run in models}, fixed, scale)
             if len(pairs):
                 pairs = pairs.assign(difference=pairs.psnr_y_db_model - pairs.psnr_y_db_baseline)

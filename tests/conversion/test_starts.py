@@ -66,6 +66,16 @@ def test_igconv_is_one_function_near_them_and_igconv_plus_samples_the_image(netw
     assert all(p.requires_grad for p in plus.parameters())
 
 
+def test_a_conversion_is_of_the_run_s_images_and_seed_and_holds_out_no_benchmark(network, monkeypatch):
+    asked = {}
+    original = starts.conversion
+    monkeypatch.setattr(starts, "conversion", lambda *given, **words: asked.update(words) or original(*given, **words))
+    starting_model(converted_run("igconv", seed=3))
+    assert (asked["seed"], asked["crops"], asked["images"]) == (3, starts.CROPS, ("sample_train",))
+    assert asked["held_out"] == ("sample_test",)
+    assert runs_of("cpu")["smfanet_plus-igconv-converted-s0"].train_sets == ("T91", "BSD200", "SunHays80")
+
+
 def test_a_step_at_rate_zero_is_the_start_and_a_training_goes_on_from_it(network, go, monkeypatch):
     first = converted_run("igconv")
     second = replace(first, variant="converted_tuned", start_from=first.name, steps=3, learning_rate=1e-3)

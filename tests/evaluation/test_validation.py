@@ -32,6 +32,13 @@ def test_validation_is_a_mean_over_centres(tiny_model, image_sets):
     assert abs(validation_psnr(model, ["tiny_test"], (2, 3), side=24) - value) > 1e-3
 
 
+def test_validation_looks_at_the_first_three_of_a_set():
+    """Committed training curves are of these."""
+    paths = datasets.image_set("sample_train").paths()
+    assert len(paths) > 3
+    assert validation.looked_at("sample_train") == paths[:3]
+
+
 def test_validation_decodes_an_image_once(tiny_model, image_sets, monkeypatch):
     """A training looks at the same centres some fifty times."""
     decoded, original = [], validation.read_image

@@ -103,6 +103,13 @@ def test_selections_leave_out_what_the_caption_says(committed):
     assert {run.upsampler for run in map(committed.own.get, committed.references)} == {"igconv", "igconv+"}
 
 
+def test_tables_of_own_runs_have_no_other_encoder(committed):
+    """The ablation of the first encoder, whatever else was trained."""
+    effects = committed.table("tables/effects")
+    both = pd.concat([effects, effects.assign(encoder="another")])
+    pd.testing.assert_frame_equal(catalogue._own_ablation(both, committed), catalogue._own_ablation(effects, committed))
+
+
 def test_what_was_not_run_is_an_error_in_one_line(results_root):
     study = catalogue.Study("smoke")
     for figure in catalogue.FIGURES:
