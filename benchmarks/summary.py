@@ -79,6 +79,7 @@ TARGETS = (
     *(target for file, (text, seconds) in CONVERTED.items() for target in (
         Target(f"{text}, s", f"conversion_{file}", CONVERSION, "seconds", seconds),
         Target("the same, peak MiB", f"conversion_{file}", CONVERSION, "peak_memory_mb", 3072))),
+    Target("a redraw of the explorer, 128x128 px to x2, s", "explorer", dict(control="column", scale=2), "seconds", 1),
     Target("igconv --help, s", "upscale", dict(input="--help", scale=2), "seconds", 0.5),
 )  # fmt: skip
 

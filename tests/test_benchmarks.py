@@ -198,6 +198,15 @@ def test_steps_of_a_study_are_read_from_snakemakes_records(script, tmp_path, mon
     ]  # fmt: skip
 
 
+def test_redraws_of_the_explorer(quick, script):
+    """Each control is timed, and its moves are changes, or nothing would be drawn."""
+    table = quick("explorer")
+    moves = script("explorer").MOVES
+    assert table.control.tolist() == list(moves)
+    assert (table.seconds > 0.001).all()
+    assert all(len(set(values)) == 2 for values in moves.values())
+
+
 def test_exports_are_compared_with_the_model(quick):
     table = quick("exported")
     assert table.case.tolist() == ["model", "torch, .pt2", "onnxruntime"]
