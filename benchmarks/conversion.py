@@ -74,7 +74,11 @@ def main(
             means = rows.groupby(["dataset", "scale"], sort=False)[["psnr_y_db", "ssim_y"]].mean().reset_index()
             tables.append(means.assign(upsampler=name, images=rows.groupby(["dataset", "scale"]).size().to_numpy()))
     facts = dict(
-        network=Path(network).stem, images=" ".join(images), crops=crops, relative_kernel_error=done.errors[-1], **cost
+        network=Path(network).stem,
+        train_sets=" ".join(images),
+        crops=crops,
+        relative_kernel_error=done.errors[-1],
+        **cost,
     )
     name = label or f"{Path(network).stem}-x{''.join(map(str, scales))}-{crops}"
     columns = ["upsampler", "dataset", "scale", "images", "psnr_y_db", "ssim_y"]

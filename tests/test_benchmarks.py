@@ -166,6 +166,8 @@ def test_a_conversion_is_measured(quick):
     assert counts["IGConv"] == counts["bicubic"] == 2
     assert counts["as published"] == 1
     assert (table.seconds > 0).all()
+    assert set(table.train_sets) == {"sample_train"}
+    assert (table.images > 1).all()
 
 
 def test_the_command_is_measured_as_a_whole(quick):
