@@ -106,8 +106,10 @@ def _gate(smfa: SMFA, x: Tensor, rows: int) -> Tensor:
     height, width = x.shape[-2:]
     cells = max(1, height // POOLING), max(1, width // POOLING)
     parts, maxima = [], []
+    # Of the two that the block has, the context alone.
+    weight, bias = (smfa.linear_0.get_parameter(name).chunk(2)[1] for name in ("weight", "bias"))
     for top, bottom in _strips(height, rows):
-        context = smfa.linear_0(F.normalize(x[..., top:bottom, :])).chunk(2, dim=1)[1]
+        context = F.conv2d(F.normalize(x[..., top:bottom, :]), weight, bias)
         moments = deviations(context)
         parts.append([width * (bottom - top), *(value.cpu().double() for value in moments)])  # MPS has no float64
         maxima.append(F.adaptive_max_pool2d(context, (bottom - top, cells[1])))  # maxima of maxima: columns, then rows
