@@ -59,6 +59,35 @@ def test_what_a_conversion_costs_is_what_notebook_09_has_measured():
     assert f"are {median} dB below the networks trained there (median; {low} to {high})" in page
 
 
+def measured_speed(script: str, device: str) -> pd.DataFrame:
+    (path,) = (PROJECT / "benchmarks" / "results").glob(f"{script}-{device}*.csv")
+    return pd.read_csv(path)
+
+
+def test_what_takes_how_long_is_what_was_measured():
+    """In docs/speed.md: the whole commands on two machines, and ratios of training steps."""
+    page = " ".join((PROJECT / "docs" / "speed.md").read_text().split())
+    epyc, xeon = "amd-epyc", "intel-r-xeon"
+    study = [measured_speed("study-sample", machine).set_index("step").seconds["whole"] for machine in (epyc, xeon)]
+    assert f"| {study[0]:.0f} s | {study[1]:.0f} s |" in page
+    images = [measured_speed("upscale", machine).set_index("input") for machine in (epyc, xeon)]
+    for size in ("300x300", "2000x1500", "4000x2000"):
+        cells = [f"{m.seconds[size]:.1f} s, {m.peak_mib[size]:,.0f} MiB" if size in m.index else "-" for m in images]
+        assert f"{size.replace('x', ' x ')} px | {' | '.join(cells)} |" in page
+    steps = measured_speed("step", epyc).query("scales == 'x4'").set_index("case")
+    ratios = [f"{steps[column][case]:.2f}" for column in ("ratio", "flop_ratio") for case in ("IGConv", "IGConv+")]
+    assert (
+        "IGConv takes {} and with IGConv+ {} times the step with SPConv, where FLOPs alone say {} and {}".format(
+            *ratios
+        )
+        in page
+    )
+    bank = measured_speed("kernel_bank", epyc).query("scale == 4 and form == 'igconv' and what == 'forward + backward'")
+    assert f"in {bank.ratio.item():.2f} of the time and {bank.peak_ratio.item():.2f} of the memory" in page
+    half = measured_speed("against", epyc).set_index("case").ratio.filter(like="bf16")
+    assert "bf16 the steps take {:.2f} (IGConv) and {:.2f} (IGConv+)".format(*half) in page
+
+
 def test_a_conversion_without_training_stands_beside_the_paper():
     """In docs/conversion.md: the start of block E, and the paper's rows."""
     table = pd.read_csv(PROJECT / "results" / "cpu" / "tables" / "published.csv")
