@@ -8,6 +8,7 @@ noise of SSIM was not; its intervals are a bootstrap (`igconv.evaluation.statist
 from collections.abc import Iterable, Sequence
 from itertools import product
 
+import numpy as np
 import pandas as pd
 
 from igconv.evaluation import noise
@@ -51,11 +52,12 @@ def wide(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     A line per encoder, kind of run and seed; fixed-scale networks, one per scale, share it. Cells of scales that a
     model was not trained for are empty.
     """
-    one_scale = rows.train_scales.astype(str).str.fullmatch(r"\d+(\.0)?")
+    trained = rows.train_scales.fillna("").astype(str)  # "2-3-4", "2", "" of bicubic; of one scale alone "2.0" as read
+    networks = np.where(trained.str.contains("-"), "one for all", "one per scale")
     lines = dict(
         encoder=rows.encoder.fillna(""),
         model=[run_label(*kind) for kind in zip(rows.upsampler, rows.variant.fillna(""), strict=True)],
-        networks=one_scale.map({True: "one per scale", False: "one for all"}).where(rows.train_scales.notna(), ""),
+        networks=np.where(trained == "", "", networks),
         seed=rows.seed.map(lambda seed: "" if pd.isna(seed) else f"{seed:.0f}"),
     )
     table = rows.assign(**lines).groupby([*lines, "dataset", "scale"], sort=False)[column].mean()

@@ -1,5 +1,6 @@
 """Tables from rows with known answers."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -57,6 +58,8 @@ def test_wide_has_a_line_per_model_with_fixed_scale_networks_in_one():
         for encoder, upsampler, variant, scales, seed, trained in kinds for scale in trained
     ]  # fmt: skip
     table = tables.wide(pd.concat(parts), "psnr_y_db")
+    as_read = pd.read_csv(io.StringIO(pd.concat(parts).to_csv(index=False)), keep_default_na=False)
+    pd.testing.assert_frame_equal(tables.wide(as_read.assign(seed=pd.to_numeric(as_read.seed)), "psnr_y_db"), table)
     assert list(table.columns) == [("D", 2), ("D", 3)]
     assert list(table.index) == [
         ("", "bicubic", "", ""),
