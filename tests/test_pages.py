@@ -88,6 +88,22 @@ def test_what_takes_how_long_is_what_was_measured():
     assert "bf16 the steps take {:.2f} (IGConv) and {:.2f} (IGConv+)".format(*half) in page
 
 
+def test_what_a_conversion_takes_is_what_was_measured():
+    """In docs/conversion.md: a line per kind; of a network of random weights the PSNR says nothing."""
+    page = (PROJECT / "docs" / "conversion.md").read_text()
+    kinds = {
+        "smfanet_plus_df2k_x4-x234-embedded": "128, embedded",
+        "smfanet_plus_df2k_x4-x234-512": "512, 370 photographs",
+        "smfanet_plus_df2k_x4-x234-1536": "1,536, 370 photographs",
+        "edsr_baseline_untrained-x234-512": "512, 370 photographs",
+    }
+    for file, crops in kinds.items():
+        table = measured_speed(f"conversion_{file}", "amd-epyc").query("upsampler == 'IGConv'").sort_values("scale")
+        values = ["-"] * 3 if "untrained" in file else [f"{db:.2f}" for db in table.psnr_y_db]
+        cost = f"{table.seconds.iloc[0]:.0f} | {table.peak_memory_mb.iloc[0]:,.0f}"
+        assert f"| {crops} | {cost} | {' | '.join(values)} |" in page
+
+
 def test_a_conversion_without_training_stands_beside_the_paper():
     """In docs/conversion.md: the start of block E, and the paper's rows."""
     table = pd.read_csv(PROJECT / "results" / "cpu" / "tables" / "published.csv")
