@@ -84,7 +84,8 @@ def gain_and_bias(kernels: Tensor, equations: Normal, gain: bool = True) -> tupl
     flat = kernels.flatten(1)
     factor = (flat * xy.T).sum(1) / ((flat @ xx) * flat).sum(1).clamp(min=1e-30) if gain else torch.ones(len(flat))
     flat = flat * factor[:, None]
-    return flat.view_as(kernels), equations.y / equations.count - flat @ (equations.x / equations.count)
+    x, y = equations.means()
+    return flat.view_as(kernels), y - flat @ x
 
 
 def align(

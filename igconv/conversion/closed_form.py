@@ -41,13 +41,13 @@ def solve(normal: Normal, weight: float) -> tuple[Tensor, Tensor]:
         raise InputError(f"{normal.count} pixels are fewer than the {unknowns} unknowns of the fit; give more crops")
     xx, xy, _ = normal.covariances()
     spread = xx.diagonal().clamp(min=0).sqrt()
-    varies = spread > CONSTANT * (normal.xx.diagonal() / normal.count).sqrt()
+    varies = spread > CONSTANT * (normal.xx.diagonal() / normal.weight).sqrt()
     if not varies.any():
         raise InputError(f"constant features: all {normal.count} pixels have the same, so nothing can be fitted")
     scale = torch.where(varies, 1 / spread, 0)
     system = scale[:, None] * xx * scale + weight * torch.eye(len(xx), dtype=xx.dtype, device=xx.device)
     coefficients = scale[:, None] * torch.linalg.solve(system, scale[:, None] * xy)
-    return coefficients, (normal.y - normal.x @ coefficients) / normal.count
+    return coefficients, (normal.y - normal.x @ coefficients) / normal.weight
 
 
 # Taps of a 3x3 kernel that flips and rotations carry into one another: the corners, the edges, the centre.
@@ -64,7 +64,7 @@ def solve_symmetric(normal: Normal, weight: float) -> tuple[Tensor, Tensor]:
 def error(normal: Normal, coefficients: Tensor, intercept: Tensor) -> Tensor:
     """Mean squared error of each output (q) of a linear map on the pixels of normal equations."""
     xx, xy, yy = normal.covariances()
-    offset = (normal.y - normal.x @ coefficients) / normal.count - intercept
+    offset = (normal.y - normal.x @ coefficients) / normal.weight - intercept
     return yy - 2 * (coefficients * xy).sum(0) + (coefficients * (xx @ coefficients)).sum(0) + offset.square()
 
 

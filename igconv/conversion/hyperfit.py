@@ -209,8 +209,8 @@ def refine(
             own += damping * mean[part]
             factors, failed = torch.linalg.cholesky_ex(block)
             # Where float32 cannot factorise, the diagonal does: it is a preconditioner only.
-            diagonals = torch.diag_embed(1 / own)
-            inverses[part] = torch.where(failed[:, None, None] == 0, torch.cholesky_inverse(factors), diagonals)
+            factors = torch.where(failed[:, None, None] == 0, factors, torch.diag_embed(own.sqrt()))
+            inverses[part] = torch.cholesky_inverse(factors)
 
         def product(step: Tensor) -> Tensor:
             made = (jacobian @ step[..., None])[..., 0]  # all within this iteration

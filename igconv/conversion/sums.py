@@ -2,6 +2,9 @@
 
 x (N, p) is what a 3x3 convolution sees of the features at each of N pixels, y (N, q) what it is to return there. The
 normal equations of y on x, with a free constant, hold all of a least-squares fit; the sums of two sets of crops add up.
+
+What models are judged by is a mean of PSNR, to which an easy crop counts as much as a busy one. To squared errors it
+does not: busy crops have nearly all of them. So crops have weights (`crop_weights`).
 """
 
 from collections.abc import Callable
@@ -18,13 +21,16 @@ BATCH = 16  # crops that go through an encoder together
 TAPS = 9  # of a 3x3 convolution
 # A feature whose deviation is less than this share of its size is constant; what is left of it is rounding.
 CONSTANT = 1e-6
+FLAT = 1 / 255**2  # variance of a grey level: crops with less detail than that are equally easy
 
 
 @dataclass(frozen=True)
 class Normal:
-    """Normal equations of y (N, q) on x (N, p): ``count`` N and the sums x (p), y (q), xx (p, p), xy (p, q), yy (q)."""
+    """Normal equations of y (N, q) on x (N, p): ``count`` N, ``weight``, which is the sum of the pixels' weights, and
+    the weighted sums x (p), y (q), xx (p, p), xy (p, q), yy (q)."""
 
     count: int
+    weight: float
     x: Tensor
     y: Tensor
     xx: Tensor
@@ -36,35 +42,57 @@ class Normal:
 
     def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
         """(p, p) of x, (p, q) of x and y, and the variances (q) of y."""
-        x, y = self.x / self.count, self.y / self.count
+        x, y = self.means()
         return (
-            self.xx / self.count - torch.outer(x, x),
-            self.xy / self.count - torch.outer(x, y),
-            self.yy / self.count - y.square(),
+            self.xx / self.weight - torch.outer(x, x),
+            self.xy / self.weight - torch.outer(x, y),
+            self.yy / self.weight - y.square(),
         )
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """(p) of x and (q) of y."""
+        return self.x / self.weight, self.y / self.weight
 
     def moments(self) -> Tensor:
         """Means of the products of (x, 1): (p + 1, p + 1), the metric in which errors of a fit are squared errors."""
         rows = torch.cat([self.xx, self.x[:, None]], dim=1)
-        last = torch.cat([self.x, self.x.new_tensor([self.count])])
-        return torch.cat([rows, last[None]]) / self.count
+        last = torch.cat([self.x, self.x.new_tensor([self.weight])])
+        return torch.cat([rows, last[None]]) / self.weight
 
     def mixed(self, mix: Tensor) -> "Normal":
         """The same pixels seen as ``mix`` (m, p) x."""
         mix = mix.to(self.xx)
-        return Normal(self.count, mix @ self.x, self.y, mix @ self.xx @ mix.T, mix @ self.xy, self.yy)
+        xx = mix @ self.xx @ mix.T
+        return Normal(self.count, self.weight, mix @ self.x, self.y, xx, mix @ self.xy, self.yy)
 
     def in_basis(self, basis: Tensor) -> "Normal":
         """The same pixels with features that a 1x1 convolution ``basis`` (C, C) has mixed."""
         return self.mixed(torch.kron(basis.to(self.xx), torch.eye(TAPS, dtype=self.xx.dtype, device=self.xx.device)))
 
 
-def normal_equations(x: Tensor, y: Tensor) -> Normal:
-    """Of x (N, p) and y (N, q)."""
+def normal_equations(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Normal:
+    """Of x (N, p) and y (N, q), and of weights (N) of the pixels, which are one where none are given."""
     if len(x) != len(y):
         raise InputError(f"features and targets must be of the same pixels, got {len(x)} and {len(y)}")
     x, y = x.detach().double(), y.detach().double()
-    return Normal(len(x), x.sum(0), y.sum(0), x.T @ x, x.T @ y, y.square().sum(0))
+    if weights is None:
+        return Normal(len(x), float(len(x)), x.sum(0), y.sum(0), x.T @ x, x.T @ y, y.square().sum(0))
+    w = weights.detach().double()[:, None]
+    weighted = w * x
+    return Normal(
+        len(x), float(w.sum()), weighted.sum(0), (w * y).sum(0), weighted.T @ x, weighted.T @ y, (w * y.square()).sum(0)
+    )
+
+
+def crop_weights(wanted: Tensor, scale: int) -> Tensor:
+    """Weights in (0, 1] of float crops (B, 3, r H, r W): (B).
+
+    d PSNR / d error is in inverse proportion to the squared error of a crop. How large that will be goes with what LR
+    pixels do not say: the variance of the crop within them, mean over pixels and channels, d. The weight is
+    `FLAT` / (`FLAT` + d).
+    """
+    within = F.pixel_unshuffle(wanted, scale).unflatten(1, (3, -1)).var(2, correction=0)
+    return FLAT / (FLAT + within.mean((1, 2, 3)))
 
 
 def taps(features: Tensor) -> Tensor:
@@ -72,15 +100,16 @@ def taps(features: Tensor) -> Tensor:
     return F.unfold(features, 3, padding=1).transpose(1, 2).flatten(0, 1)
 
 
-def spconv_equations(features: Tensor, hr: Tensor, scale: int) -> Normal:
-    """Of an SPConv that makes float images (B, 3, r H, r W) from features (B, C, H, W)."""
+def spconv_equations(features: Tensor, hr: Tensor, scale: int, weights: Tensor | None = None) -> Normal:
+    """Of an SPConv that makes float images (B, 3, r H, r W) from features (B, C, H, W), images with weights (B)."""
     expected = (len(features), 3, *(scale * n for n in features.shape[-2:]))
     if tuple(hr.shape) != expected:
         raise InputError(f"features {tuple(features.shape)} at x{scale} need images {expected}, got {tuple(hr.shape)}")
-    parts = zip(features.split(BATCH), hr.split(BATCH), strict=True)
-    equations = [
-        normal_equations(taps(f), F.pixel_unshuffle(y, scale).permute(0, 2, 3, 1).flatten(0, 2)) for f, y in parts
-    ]
+    equations = []
+    for part in (slice(start, start + BATCH) for start in range(0, len(features), BATCH)):
+        y = F.pixel_unshuffle(hr[part], scale).permute(0, 2, 3, 1)
+        of_pixels = None if weights is None else weights[part].repeat_interleave(y.shape[1] * y.shape[2])
+        equations.append(normal_equations(taps(features[part]), y.flatten(0, 2), of_pixels))
     return sum(equations[1:], equations[0])
 
 
@@ -88,7 +117,7 @@ def spconv_equations(features: Tensor, hr: Tensor, scale: int) -> Normal:
 def gather(
     features: Callable[[Tensor], Tensor], batches: Callable[[int], tuple[Tensor, Tensor]], count: int, scale: int
 ) -> Normal:
-    """Sums over ``count`` batches of crops.
+    """Sums over ``count`` batches of crops, weighted by `crop_weights`.
 
     Args:
         features: LR images (B, 3, h, w) in [0, 1] -> features (B, C, h, w).
@@ -99,7 +128,7 @@ def gather(
     total = None
     for index in follow_items(range(count), count, f"statistics of x{scale}"):
         lr, wanted = batches(index)
-        part = spconv_equations(features(lr), wanted, scale)
+        part = spconv_equations(features(lr), wanted, scale, crop_weights(wanted, scale))
         total = part if total is None else total + part
     if not total.xx.isfinite().all():
         raise InputError(f"the features of the encoder are not finite at x{scale}")
@@ -112,11 +141,12 @@ def channel_covariance(sums: dict[int, Normal]) -> Tensor:
     Raises InputError for features that are constant.
     """
     centre = slice(TAPS // 2, None, TAPS)
-    count = sum(s.count for s in sums.values())
-    mean = sum(s.x[centre] for s in sums.values()) / count
-    squares = sum(s.xx[centre, centre] for s in sums.values()) / count
+    weight = sum(s.weight for s in sums.values())
+    mean = sum(s.x[centre] for s in sums.values()) / weight
+    squares = sum(s.xx[centre, centre] for s in sums.values()) / weight
     covariance = squares - torch.outer(mean, mean)
     if not covariance.trace() > CONSTANT**2 * squares.trace():
+        count = sum(s.count for s in sums.values())
         raise InputError(f"constant features: all {count} pixels have the same, so nothing can be fitted")
     return covariance
 

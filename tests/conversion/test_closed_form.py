@@ -50,6 +50,41 @@ def test_equations_of_parts_add_up():
         assert torch.allclose(*(torch.as_tensor(getattr(z, name)).double() for z in (whole, parts[0] + parts[1])))
 
 
+def test_an_image_of_weight_two_counts_as_two():
+    """Everything but the number of pixels: sums, means, covariances, solution, error."""
+    features, hr = noise(3, 2, 8, 8), noise(3, 3, 16, 16, seed=1)
+    weighted = sums.spconv_equations(features, hr, 2, torch.tensor([1.0, 2.0, 1.0]))
+    repeated = sums.spconv_equations(features[[0, 1, 1, 2]], hr[[0, 1, 1, 2]], 2)
+    assert (weighted.count, weighted.weight) == (3 * 64, 4 * 64)
+    for name in ("x", "y", "xx", "xy", "yy"):
+        torch.testing.assert_close(getattr(weighted, name), getattr(repeated, name))
+    torch.testing.assert_close(weighted.moments(), repeated.moments())
+    torch.testing.assert_close(weighted.in_basis(noise(2, 2)).xx, repeated.in_basis(noise(2, 2)).xx)
+    found, expected = closed_form.solve(weighted, 1e-3), closed_form.solve(repeated, 1e-3)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(closed_form.error(weighted, *found), closed_form.error(repeated, *expected))
+    covariances = [sums.channel_covariance({2: one}) for one in (weighted, repeated)]
+    torch.testing.assert_close(*covariances)
+
+
+def test_what_an_lr_image_says_makes_a_crop_no_heavier_or_lighter():
+    """Weights fall with the variance within LR pixels, are one without any, and are half at a grey level of it."""
+    coarse = noise(4, 3, 6, 6).repeat_interleave(3, 2).repeat_interleave(3, 3)
+    fine = torch.ones(3, 3)
+    fine[1, 1] = -8  # mean 0, variance 8
+    detail = fine.repeat(6, 6) * torch.tensor([0, 1, 2, 4.0])[:, None, None, None] * (sums.FLAT / 8) ** 0.5
+    torch.testing.assert_close(sums.crop_weights(coarse + detail, 3), 1 / torch.tensor([1.0, 2, 5, 17]))
+
+
+def test_easy_crops_are_not_given_up_for_busy_ones():
+    """One constant for two kinds of crops: a mean of PSNR wants what is good for the easy ones; so does `gather`."""
+    easy, busy = torch.full((2, 3, 8, 8), 0.5), 0.7 + 0.2 * noise(2, 3, 8, 8)
+    crops = torch.cat([easy + 0.001 * noise(2, 3, 8, 8, seed=1), busy])
+    normal = sums.gather(lambda lr: noise(4, 1, 4, 4, seed=3), lambda index: (None, crops), 1, 2)
+    _, means = normal.means()
+    assert (means - 0.5).abs().max() < 0.01
+
+
 def test_the_weight_is_chosen_on_held_out_pixels():
     """Pure noise with nearly as many unknowns as equations: the least weight would fit it, a large one is better."""
     x, y = noise(60, 40), noise(60, 1, seed=1)
