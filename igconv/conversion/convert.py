@@ -36,8 +36,8 @@ HELD_OUT = 8  # every eighth image is held out, where the images are the user's
 HELD_OUT_CROPS = 32
 PIXELS_PER_UNKNOWN = 4  # at least, for a fit worth the name
 # Ridge weights in whitened coordinates. Kernels of many scales differ by noise in weak directions, which one function
-# cannot follow; a heavier weight takes it away at 0.02 dB.
-RIDGE, RIDGE_MANY = 1e-6, 3e-3
+# cannot follow; a heavier weight takes it away at 0.01 dB, at x2 0.07 dB.
+RIDGE, RIDGE_MANY = 1e-6, 1e-4
 TARGETS = ("hr", "network")
 COLUMNS = ("scale", "crops", "bicubic_db", "converted_db", "closed_form_db", "network_db")
 
@@ -88,7 +88,7 @@ def conversion(
     Args:
         source: of `sources.opened`.
         side: of the LR crops.
-        ridge: weight of the closed form; None: 1e-6, and 3e-3 for more scales than three.
+        ridge: weight of the closed form; None: 1e-6, and 1e-4 for more scales than three.
         held_out: image sets for the table; None: every eighth of ``images``, or the bundled test photographs.
         keep_own: fit to the network's own kernels at its scale, where there are such that the upsampler can have.
         dihedral: symmetric kernels.

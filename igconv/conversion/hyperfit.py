@@ -31,6 +31,7 @@ ITERATIONS, FEW, REFINEMENTS = 20, 8, 12
 LEAST = 1e-6  # damping: below it, float32 no longer factorises
 MEMORY = 2**31  # bytes of a Jacobian that is kept; kernels of larger scales are fitted without
 EXACT = 1e-3  # relative error of kernels that counts as met
+SHORTEST = 1 / 8  # part of a Gauss-Newton step
 OWN = 30.0  # weight of the network's own scale beside the others, where not all can be met
 
 
@@ -175,15 +176,15 @@ def refine(
     targets: Tensor,
     metric: Metric,
     iterations: int = REFINEMENTS,
-    inner: int = 30,
-    damping: float = 1e-2,
+    inner: int = 60,
+    damping: float = 1e-3,
     enough: float = 0.01,
 ) -> Iterator[float]:
     """Move all latents towards the least squared error in a metric; yields it before each iteration and after.
 
     A Gauss-Newton step solves (J' A J + damping D) step = -J' A E by conjugate gradients, preconditioned by what it
-    would be if entries did not hang together; D is the mean diagonal of each entry's block. A step that does not help
-    is not taken, and the damping grows.
+    would be if entries did not hang together; D is the mean diagonal of each entry's block. Of a step that does not
+    help a part is taken, down to `SHORTEST`, or none, and the damping grows.
 
     Args:
         targets: (n, S outputs).
@@ -220,11 +221,15 @@ def refine(
             return (inverses @ residual[..., None])[..., 0]
 
         right = -(jacobian.mT @ metric(errors)[..., None])[..., 0]
-        moved = entries.latents + conjugate_gradients(product, preconditioned, right, inner)
-        after, error = squared(moved)
+        step = conjugate_gradients(product, preconditioned, right, inner)
+        share, moved, after, error = 2.0, entries.latents, errors, math.inf
+        while error >= value and share > SHORTEST:  # a part of a step that leads too far costs next to nothing to try
+            share /= 2
+            moved = entries.latents + share * step
+            after, error = squared(moved)
         if error < value:
             gained, entries.latents, errors, value = 1 - error / value, moved, after, error
-            damping /= 4
+            damping *= 1 / 4 if share == 1 else 2
             yield value
             if gained < enough:
                 return
