@@ -27,7 +27,7 @@ from igconv.models.upsamplers import IGConv
 from igconv.progress import follow_items
 
 ROWS = 6_000  # kernel entries times sub-pixels whose Jacobian is made at once: 37 MB per 1,000 at width 512
-ITERATIONS, FEW, REFINEMENTS = 20, 8, 12
+ITERATIONS, FEW, REFINEMENTS = 20, 8, 16
 LEAST = 1e-6  # damping: below it, float32 no longer factorises
 MEMORY = 2**31  # bytes of a Jacobian that is kept; kernels of larger scales are fitted without
 EXACT = 1e-3  # relative error of kernels that counts as met
