@@ -46,7 +46,7 @@ CONVERTED = {  # file of `conversion`: what, most seconds
     "smfanet_plus_df2k_x4-x234-512": ("SMFANet+ x4 converted to x2, x3, x4, 512 crops", 240),
     "smfanet_plus_df2k_x4-x234-1536": ("the same, 1,536 crops", 240),
     "smfanet_plus_df2k_x4-x234-embedded": ("the same, 128 crops of the embedded photographs", 60),
-    "smfanet_plus_df2k_x4-x2345678-1024": ("the same to x2 to x8, 1,024 crops", 1200),
+    "smfanet_plus_df2k_x4-x2345678-512": ("the same to x2 to x8, 512 crops", 1200),
     "edsr_baseline_untrained-x234-512": ("EDSR-baseline x4 converted to x2, x3, x4, 512 crops", 480),
 }
 CONVERSION = dict(upsampler="IGConv", dataset="Set5", scale=2)  # any one row: the cost is in all
