@@ -21,7 +21,9 @@ BATCH = 16  # crops that go through an encoder together
 TAPS = 9  # of a 3x3 convolution
 # A feature whose deviation is less than this share of its size is constant; what is left of it is rounding.
 CONSTANT = 1e-6
-FLAT = 1 / 255**2  # variance of a grey level: crops with less detail than that are equally easy
+# Variance of six grey levels: crops with less detail than that are equally easy. Much less, and a few flat crops decide
+# alone; images are no such crops. From one to six levels closed forms of SMFANet+ are equally good.
+FLAT = (6 / 255) ** 2
 
 
 @dataclass(frozen=True)
