@@ -20,7 +20,7 @@ from igconv.analysis.explored import View
 from igconv.models.super_resolver import SuperResolver, build_model
 from igconv.reporting.explorer import Explorer, study_models
 
-MOVES = dict(column=(0.4, 0.6), side=(32, 48), show=("error", "image"), dihedral=(False, True))
+MOVES = dict(column=(0.4, 0.6), side=(48, 32), show=("error", "image"), dihedral=(False, True))
 
 
 def models_of(profile: str, scale: int) -> dict[str, SuperResolver]:

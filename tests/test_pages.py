@@ -76,12 +76,8 @@ def test_what_takes_how_long_is_what_was_measured():
         assert f"{size.replace('x', ' x ')} px | {' | '.join(cells)} |" in page
     steps = measured_speed("step", epyc).query("scales == 'x4'").set_index("case")
     ratios = [f"{steps[column][case]:.2f}" for column in ("ratio", "flop_ratio") for case in ("IGConv", "IGConv+")]
-    assert (
-        "IGConv takes {} and with IGConv+ {} times the step with SPConv, where FLOPs alone say {} and {}".format(
-            *ratios
-        )
-        in page
-    )
+    said = "IGConv takes {} and with IGConv+ {} times the step with SPConv, where FLOPs alone say {} and {}"
+    assert said.format(*ratios) in page
     bank = measured_speed("kernel_bank", epyc).query("scale == 4 and form == 'igconv' and what == 'forward + backward'")
     assert f"in {bank.ratio.item():.2f} of the time and {bank.peak_ratio.item():.2f} of the memory" in page
     half = measured_speed("against", epyc).set_index("case").ratio.filter(like="bf16")

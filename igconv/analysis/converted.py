@@ -3,7 +3,7 @@
 `igconv.conversion` makes networks multi-scale; here that is an experiment about the paper's two observations. For a
 network of one scale, every head reads the same features of its frozen encoder:
 
-    SPConvs in closed form          the best a stored convolution can do (for squared errors, on the crops of the fit)
+    SPConvs in closed form          the best a stored convolution can do (weighted squared error, crops of the fit)
     IGConv                          one hyper-network fitted to these, also at scales that were left out of the fit
     the same, symmetric             dihedral averaging; with IGSample beside the bilinear image
     native                          the network's own head, at its own scale

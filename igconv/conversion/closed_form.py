@@ -47,7 +47,8 @@ def solve(normal: Normal, weight: float) -> tuple[Tensor, Tensor]:
     scale = torch.where(varies, 1 / spread, 0)
     system = scale[:, None] * xx * scale + weight * torch.eye(len(xx), dtype=xx.dtype, device=xx.device)
     coefficients = scale[:, None] * torch.linalg.solve(system, scale[:, None] * xy)
-    return coefficients, (normal.y - normal.x @ coefficients) / normal.weight
+    x, y = normal.means()
+    return coefficients, y - x @ coefficients
 
 
 # Taps of a 3x3 kernel that flips and rotations carry into one another: the corners, the edges, the centre.
@@ -62,9 +63,10 @@ def solve_symmetric(normal: Normal, weight: float) -> tuple[Tensor, Tensor]:
 
 
 def error(normal: Normal, coefficients: Tensor, intercept: Tensor) -> Tensor:
-    """Mean squared error of each output (q) of a linear map on the pixels of normal equations."""
+    """Mean squared error of each output (q) of a linear map on the pixels of normal equations, with their weights."""
     xx, xy, yy = normal.covariances()
-    offset = (normal.y - normal.x @ coefficients) / normal.weight - intercept
+    x, y = normal.means()
+    offset = y - x @ coefficients - intercept
     return yy - 2 * (coefficients * xy).sum(0) + (coefficients * (xx @ coefficients)).sum(0) + offset.square()
 
 

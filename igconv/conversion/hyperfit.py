@@ -31,7 +31,7 @@ ITERATIONS, FEW, REFINEMENTS = 20, 8, 16
 LEAST = 1e-6  # damping: below it, float32 no longer factorises
 MEMORY = 2**31  # bytes of a Jacobian that is kept; kernels of larger scales are fitted without
 EXACT = 1e-3  # relative error of kernels that counts as met
-SHORTEST = 1 / 8  # part of a Gauss-Newton step
+PARTS = (1, 1 / 2, 1 / 4, 1 / 8)  # of a Gauss-Newton step that are tried: next to its solution they cost nothing
 OWN = 30.0  # weight of the network's own scale beside the others, where not all can be met
 
 
@@ -184,12 +184,12 @@ def refine(
 
     A Gauss-Newton step solves (J' A J + damping D) step = -J' A E by conjugate gradients, preconditioned by what it
     would be if entries did not hang together; D is the mean diagonal of each entry's block. Of a step that does not
-    help a part is taken, down to `SHORTEST`, or none, and the damping grows.
+    help a part is taken (`PARTS`), or none, and the damping grows.
 
     Args:
         targets: (n, S outputs).
         iterations, inner: at most, of Gauss-Newton and of conjugate gradients within it.
-        enough: stop when an iteration gains less than this share of the error.
+        enough: stop when a whole step gains less than this share of the error.
     """
 
     def squared(latents: Tensor) -> tuple[Tensor, float]:
@@ -222,16 +222,19 @@ def refine(
 
         right = -(jacobian.mT @ metric(errors)[..., None])[..., 0]
         step = conjugate_gradients(product, preconditioned, right, inner)
-        share, moved, after, error = 2.0, entries.latents, errors, math.inf
-        while error >= value and share > SHORTEST:  # a part of a step that leads too far costs next to nothing to try
-            share /= 2
-            moved = entries.latents + share * step
+        part_taken, moved, (after, error) = 1, entries.latents, (errors, math.inf)
+        for part_taken in PARTS:
+            moved = entries.latents + part_taken * step
             after, error = squared(moved)
+            if error < value:
+                break
         if error < value:
             gained, entries.latents, errors, value = 1 - error / value, moved, after, error
-            damping *= 1 / 4 if share == 1 else 2
+            damping *= 1 / 4 if part_taken == 1 else 2
             yield value
-            if gained < enough:
+            if (
+                gained < enough and part_taken == 1
+            ):  # a part gains little because the step is bad, not because it is done
                 return
         else:
             damping *= 8

@@ -77,13 +77,9 @@ def normal_equations(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Nor
     if len(x) != len(y):
         raise InputError(f"features and targets must be of the same pixels, got {len(x)} and {len(y)}")
     x, y = x.detach().double(), y.detach().double()
-    if weights is None:
-        return Normal(len(x), float(len(x)), x.sum(0), y.sum(0), x.T @ x, x.T @ y, y.square().sum(0))
-    w = weights.detach().double()[:, None]
-    weighted = w * x
-    return Normal(
-        len(x), float(w.sum()), weighted.sum(0), (w * y).sum(0), weighted.T @ x, weighted.T @ y, (w * y.square()).sum(0)
-    )
+    w = x.new_ones(len(x)) if weights is None else weights.detach().double()
+    weighted = w[:, None] * x
+    return Normal(len(x), float(w.sum()), weighted.sum(0), w @ y, weighted.T @ x, weighted.T @ y, w @ y.square())
 
 
 def crop_weights(wanted: Tensor, scale: int) -> Tensor:

@@ -44,9 +44,9 @@ def test_of_a_step_that_leads_too_far_a_part_is_taken(monkeypatch):
     whole = list(hyperfit.refine(*problem(), iterations=1))
     original = hyperfit.conjugate_gradients
     monkeypatch.setattr(hyperfit, "conjugate_gradients", lambda *given: 4 * original(*given))
-    monkeypatch.setattr(hyperfit, "SHORTEST", 1.0)
+    monkeypatch.setattr(hyperfit, "PARTS", (1,))
     assert len(set(hyperfit.refine(*problem(), iterations=1))) == 1, "nothing gained by the whole"
-    monkeypatch.setattr(hyperfit, "SHORTEST", 1 / 8)
+    monkeypatch.setattr(hyperfit, "PARTS", (1, 1 / 2, 1 / 4))
     assert list(hyperfit.refine(*problem(), iterations=1)) == pytest.approx(whole, rel=1e-5)
 
 
@@ -59,3 +59,11 @@ def test_it_ends_where_nothing_is_gained(monkeypatch):
     assert len(values) < 12
     assert len(set(values)) == 1
     assert torch.equal(given[0].latents, before)
+
+
+def test_little_gain_ends_it_after_a_whole_step_and_not_after_a_part(monkeypatch):
+    enough = dict(iterations=3, enough=0.999)
+    assert len(list(hyperfit.refine(*problem(), **enough))) == 2
+    original = hyperfit.conjugate_gradients
+    monkeypatch.setattr(hyperfit, "conjugate_gradients", lambda *given: 4 * original(*given))
+    assert len(list(hyperfit.refine(*problem(), **enough))) == 4
