@@ -232,9 +232,8 @@ def refine(
             gained, entries.latents, errors, value = 1 - error / value, moved, after, error
             damping *= 1 / 4 if part_taken == 1 else 2
             yield value
-            if (
-                gained < enough and part_taken == 1
-            ):  # a part gains little because the step is bad, not because it is done
+            # A part gains little because its step is bad, not because the work is done.
+            if gained < enough and part_taken == 1:
                 return
         else:
             damping *= 8
