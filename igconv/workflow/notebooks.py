@@ -1,7 +1,7 @@
 """Run a notebook with parameters, as the driver does: ``python -m igconv.workflow.notebooks IN OUT name=value ...``.
 
 papermill only warns about a parameter the notebook does not have, takes ``2,3,4`` for a string, and counts a cell
-that calls ``sys.exit(0)`` as success. All three are errors here.
+that calls ``sys.exit(0)`` as success. All three are errors here. And it hands a tuple on as a string, which is mended.
 """
 
 import ast
@@ -45,10 +45,24 @@ def convert(given: dict[str, str], known: dict[str, tuple[str, object]], noteboo
                 value = float(value)
         except (ValueError, SyntaxError):
             value = None
-        if type(value).__name__ != kind.split("[")[0]:
+        container, _, elements = kind.removesuffix("]").partition("[")
+        wrong = type(value).__name__ != container
+        if wrong or any(type(one).__name__ != elements.removesuffix(", ...") for one in (value if elements else ())):
             raise InputError(f"parameter {name} of {notebook.name} must be {kind}, got {text!r}")
         values[name] = value
     return values
+
+
+def take_tuples() -> None:
+    """papermill writes a tuple as the text of one; what `convert` returns is written as Python writes it."""
+    from papermill.translators import PythonTranslator, papermill_translators
+
+    class Literals(PythonTranslator):
+        @classmethod
+        def translate(cls, val):
+            return repr(val)
+
+    papermill_translators.register("python3", Literals)
 
 
 def own_kernel() -> type:
@@ -78,6 +92,7 @@ def execute(notebook: Path, output: Path, given: dict[str, str]) -> None:
         raise InputError(f"no notebook at {notebook}")
     values = convert(given, parameters(notebook), notebook)
     output.parent.mkdir(parents=True, exist_ok=True)
+    take_tuples()
     try:
         done = papermill.execute_notebook(
             _literal(notebook),

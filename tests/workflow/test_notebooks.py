@@ -66,7 +66,9 @@ class TestForm:
 
 
 def _notebook(path: Path, *sources: str) -> Path:
-    first = nbformat.v4.new_code_cell('name: str = "a"  # text\ncount: int = 1  # number')
+    first = nbformat.v4.new_code_cell(
+        'name: str = "a"  # text\ncount: int = 1  # number\nsides: tuple[int, ...] = ()  # more'
+    )
     first.metadata["tags"] = ["parameters"]
     cells = [first, *map(nbformat.v4.new_code_cell, sources)]
     metadata = {"language_info": {"name": "python"}}
@@ -75,9 +77,9 @@ def _notebook(path: Path, *sources: str) -> Path:
 
 
 def test_parameters_reach_the_notebook(tmp_path, capfd):
-    source = _notebook(tmp_path / "a.ipynb", "print(name, count + 1)")
-    execute(source, tmp_path / "out.ipynb", {"name": "b", "count": "41"})
-    assert "b 42" in capfd.readouterr().out
+    source = _notebook(tmp_path / "a.ipynb", "print(name, count + 1, max(sides))")
+    execute(source, tmp_path / "out.ipynb", {"name": "b", "count": "41", "sides": "(7, 43)"})
+    assert "b 42 43" in capfd.readouterr().out
     copy = (tmp_path / "out.ipynb").read_text()
     assert "b 42" in copy
     assert str(tmp_path) not in copy  # executed notebooks are committed; paths of a machine say nothing to others
@@ -85,7 +87,7 @@ def test_parameters_reach_the_notebook(tmp_path, capfd):
 
 def test_unknown_parameter_is_an_error(tmp_path):
     source = _notebook(tmp_path / "a.ipynb")
-    with pytest.raises(InputError, match="'nam'; choose from count, name"):
+    with pytest.raises(InputError, match="'nam'; choose from count, name, sides"):
         execute(source, tmp_path / "out.ipynb", {"nam": "b"})
     assert not (tmp_path / "out.ipynb").exists()
 
@@ -99,7 +101,17 @@ def test_convert(kind, text, value):
     assert convert({"x": text}, {"x": (kind, None)}, Path("a.ipynb")) == {"x": value}
 
 
-@pytest.mark.parametrize(("kind", "text"), [("int", "2.5"), ("int", "a b"), ("bool", "1"), ("tuple[int, ...]", "2")])
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("int", "2.5"),
+        ("int", "a b"),
+        ("bool", "1"),
+        ("tuple[int, ...]", "2"),
+        ("tuple[int, ...]", "('2',)"),
+        ("tuple[str, ...]", "(2,)"),
+    ],
+)
 def test_convert_refuses_other_types(kind, text):
     with pytest.raises(InputError, match="parameter x of"):
         convert({"x": text}, {"x": (kind, None)}, Path("a.ipynb"))
