@@ -188,6 +188,9 @@ find_writable_home() {
 
 clean_python_path
 find_writable_home
+# Where it is set, as in many container images, no process keeps what it compiles of the packages that uv has installed,
+# and each of the hundreds that are started here compiles PyTorch's modules again: most of the time of a start.
+unset PYTHONDONTWRITEBYTECODE
 active=""
 [[ -z ${VIRTUAL_ENV:-}${CONDA_PREFIX:-} ]] || active=$(checkout_of python)
 if [[ $active == "$PWD" ]]; then

@@ -135,6 +135,12 @@ def test_installed_once(machine, checkout):
     assert machine.called() == []
 
 
+def test_what_is_imported_stays_compiled(machine, checkout):
+    """Also where the environment says, as `Machine.run` does and images of containers do, that nothing be kept."""
+    assert ran(machine.run(checkout / "run_all.sh"), checkout)
+    assert list((checkout / "igconv" / "__pycache__").glob("*.pyc"))
+
+
 def test_uv_is_taken_and_pip_where_it_fails(machine, checkout):
     """A mirror that pip alone knows: uv is there and finds nothing."""
     machine.script("uv", UV)
