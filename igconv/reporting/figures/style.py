@@ -63,16 +63,25 @@ def labelled(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
     return rows.assign(label=[run_label(*kind) for kind in kinds]), dict(style(*kind) for kind in by_kind)
 
 
+@styled
 def save(figure: Figure, folder: str | Path, name: str) -> None:
-    """Write ``<name>.png`` (200 dpi) and ``<name>.pdf``; equal figures give equal files."""
-    write(Path(folder) / f"{name}.png", _encoded(figure, "png", dpi=200))
-    write(Path(folder) / f"{name}.pdf", _encoded(figure, "pdf", dpi=200, metadata={"CreationDate": None}))
+    """Write ``<name>.png`` (200 dpi) and ``<name>.pdf``; equal figures give equal files.
+
+    The panels are placed once, which is most of the time of a drawing, and stay where they are: a saved figure is
+    finished.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
+    write(Path(folder) / f"{name}.png", _encoded(figure, "png", dpi=200, bbox_inches=box))
+    undated = {"CreationDate": None}
+    write(Path(folder) / f"{name}.pdf", _encoded(figure, "pdf", dpi=200, bbox_inches=box, metadata=undated))
 
 
 @styled
 def _encoded(figure: Figure, format: str, **options) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=format, bbox_inches="tight", **options)
+    figure.savefig(buffer, format=format, **{"bbox_inches": "tight"} | options)
     return buffer.getvalue()
 
 
