@@ -32,8 +32,8 @@ def worker(settings: dict) -> None:
     run = replace(
         get_run("sample", "edsr_tiny-igconv-s0"), upsampler=upsampler, **UPSAMPLERS[upsampler],
         encoder=settings["encoder"], steps=steps, micro_batch_size=settings["batch"], lr_patch=settings["lr_patch"],
-        hidden_dim=256, num_layers=4, learning_rate=1e-4, precision=settings["precision"], threads=settings["threads"],
-        record_every=steps // 2, validate_every=0, checkpoint_every=steps,
+        hidden_dim=settings["hidden_dim"], num_layers=4, learning_rate=1e-4, precision=settings["precision"],
+        threads=settings["threads"], record_every=steps // 2, validate_every=0, checkpoint_every=steps,
     )  # fmt: skip
     for _ in train(run, settings["device"], settings["processes"], graphs=settings["graphs"]):
         pass
@@ -79,13 +79,14 @@ def main(
     upsamplers = list(UPSAMPLERS)
     if quick:
         encoder, batch, lr_patch, steps, rounds, upsamplers = "edsr_tiny", 1, 8, 4, 1, ["igconv"]
+    hidden_dim = 8 if quick else 256
     rows = []
     for upsampler in upsamplers:
         for number in range(rounds):
             for n in processes:
                 settings = dict(device=device, encoder=encoder, upsampler=upsampler, processes=n, batch=batch,
                                 lr_patch=lr_patch, precision=precision, graphs=graphs, threads=threads,
-                                steps=steps)  # fmt: skip
+                                steps=steps, hidden_dim=hidden_dim)  # fmt: skip
                 record = train_once(settings)
                 rows.append(settings | dict(
                     round=number, step_ms=1000 * 4 * batch / record["images_per_s"],

@@ -17,6 +17,7 @@ import torch
 from igconv.study import results
 
 RESULTS = Path(__file__).resolve().parent / "results"
+PRELOAD = ["torch", "igconv.training.loop"]
 
 
 def settle(device) -> None:
@@ -104,8 +105,13 @@ def _resident_mib(field: str) -> float:
 
 
 def in_fresh_process(function: Callable, *args):
-    """``function(*args)`` in a new Python process; the function is at the top level of its module."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    """``function(*args)`` in a new Python process; the function is at the top level of its module.
+
+    It is forked, where that is possible, from one that has its imports and has run nothing.
+    """
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    multiprocessing.set_forkserver_preload(PRELOAD)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
         return pool.submit(function, *args).result()
 
 

@@ -152,10 +152,11 @@ def test_the_summary_reads_what_the_scripts_write(script, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("backward", [False, True])
 def test_x32_needs_less_than_a_gigabyte(script, backward):
-    """C = 64, forward, and forward and backward with recomputed chunks; the layer-by-layer form needs 4 to 6 GB."""
+    """Forward, and forward and backward with recomputed chunks. C = 64, where the layer-by-layer form needs 4 to 6 GB,
+    takes four times as long and as much as a quarter of it, C = 16."""
     timing, kernel_bank = script("timing"), script("kernel_bank")
-    ms, _, peak = timing.in_fresh_process(kernel_bank.cost, "igconv", 64, 32, backward, "cpu", 1, 0.0, False)
-    assert peak < 1000
+    ms, _, peak = timing.in_fresh_process(kernel_bank.cost, "igconv", 16, 32, backward, "cpu", 1, 0.0, False)
+    assert peak < 250
     assert math.isfinite(ms)
 
 

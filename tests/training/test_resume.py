@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timing
 import torch
 import trainings
 
@@ -100,13 +101,17 @@ def test_two_processes_train_the_same_model(results_root):
     """gloo on the CPU through the command line: equal up to float summation, and two processes took part."""
     name = "edsr_tiny-igconv+-s0"
     folder = results_root / "smoke" / "runs" / name
-    found = []
-    for devices in ("1", "2"):
-        words = ["train", name, "--profile", "smoke", "--accelerator", "cpu", "--devices", devices]
+    words = ["train", name, "--profile", "smoke", "--accelerator", "cpu", "--devices", "2"]
+
+    def two():
         done = subprocess.run([sys.executable, "-m", "igconv.cli", *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-500:]
-        assert json.loads((folder / "provenance.json").read_text())["world_size"] == int(devices)
-        assert (folder / ".lock1").exists() == (devices == "2")
+
+    found = []
+    for processes, training in ((1, lambda: trainings.to_the_end(get_run("smoke", name))), (2, two)):
+        training()
+        assert json.loads((folder / "provenance.json").read_text())["world_size"] == processes
+        assert (folder / ".lock1").exists() == (processes == 2)
         found.append(state_files.read_weights(folder / "model.safetensors"))
         (folder / "model.safetensors").unlink()
         (folder / "last.ckpt").unlink()
@@ -186,7 +191,7 @@ def test_ten_kills_change_nothing(tiny_run, go, weights_of, monkeypatch, tmp_pat
     import multiprocessing
     import random
 
-    run = replace(tiny_run, steps=400, record_every=5, checkpoint_every=5, validate_every=0)
+    run = replace(tiny_run, steps=200, record_every=5, checkpoint_every=5, validate_every=0)
     start = time.monotonic()
     go(run)
     duration, whole = time.monotonic() - start, weights_of(run)
@@ -194,7 +199,7 @@ def test_ten_kills_change_nothing(tiny_run, go, weights_of, monkeypatch, tmp_pat
     # Everything is imported when a child begins, so that the moment falls into the training. A child of this process
     # itself could not train: a backward pass that an earlier test ran on fake CUDA left autograd's threads here.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trainings"])
+    context.set_forkserver_preload([*timing.PRELOAD, "trainings"])  # benchmarks may have begun the server
     folders = {name: os.environ[name] for name in ("IGCONV_RESULTS", "IGCONV_CACHE", "IGCONV_DATA")}
     moments, kills, last = random.Random(0), 0, 0
     while not (folder_of(run) / "model.safetensors").exists():
