@@ -34,6 +34,11 @@ RUN = f"{THREADS} {' '.join(map(quoted, forked.COMMAND))}"
 EXECUTE = f"{RUN} igconv.workflow.notebooks {{input.notebook:q}} {{log.notebook:q}} profile={PROFILE}"
 
 
+def in_smoke(**parameters):
+    """Parameters that make a notebook short where it only has to show that it works."""
+    return "".join(f" {name}={quoted(value)}" for name, value in parameters.items() if PROFILE == "smoke")
+
+
 def notebook(name):
     # By a function, and below the results by relative paths: Snakemake takes {braces} in other paths for wildcards.
     return lambda wildcards: ancient(workflow.basedir + f"/notebooks/{name}.ipynb")
@@ -105,7 +110,7 @@ rule similarity:
          ("cka", "linear_parts", "functional", "functional_images", "encoder_and_head")],
     log: notebook=executed("03_encoder_similarity")
     params: settings=SETTINGS
-    shell: EXECUTE
+    shell: EXECUTE + in_smoke(examples=128, fit_crops=64, test_side=96)
 
 rule correlation:
     input: weights(RUNS), notebook=notebook("04_spconv_correlation")
@@ -114,7 +119,7 @@ rule correlation:
          ("correlation", "maps", "alignment", "alignment_psnr", "alignment_images", "continuity", "patterns")],
     log: notebook=executed("04_spconv_correlation")
     params: settings=SETTINGS
-    shell: EXECUTE
+    shell: EXECUTE + in_smoke(permutations=49, fit_crops=64, test_side=96)
 
 rule spectrum:
     input: weights(RUNS), notebook=notebook("05_spectral_bias")
@@ -134,14 +139,14 @@ rule efficiency:
     # It measures time, so nothing may run beside it.
     threads: workflow.cores
     params: settings=SETTINGS
-    shell: EXECUTE
+    shell: EXECUTE + in_smoke(lr_height=90, lr_width=160, model_side=24, seconds=0.1)
 
 rule unseen:
     input: weights(RUNS), notebook=notebook("07_unseen_scales")
     output: [f"analysis/unseen/{name}.csv" for name in ("rows", "summary")]
     log: notebook=executed("07_unseen_scales")
     params: settings=SETTINGS
-    shell: EXECUTE
+    shell: EXECUTE + in_smoke(scales=(4, 5, 8))
 
 rule initialisation:
     # After the evaluation as a whole, which touches the rows that it has checked.
@@ -149,14 +154,14 @@ rule initialisation:
     output: [f"analysis/initialisation/{name}.csv" for name in ("start", "curves", "difference", "rates")]
     log: notebook=executed("08_initialisation")
     params: settings=SETTINGS
-    shell: EXECUTE
+    shell: EXECUTE + in_smoke(seeds=1)
 
 rule conversion:
     input: weights(RUNS), notebook=notebook("09_conversion")
     output: [f"analysis/conversion/{name}.csv" for name in ("quality", "iterations", "eigenvalues", "costs")]
     log: notebook=executed("09_conversion")
     params: settings=SETTINGS
-    shell: EXECUTE
+    shell: EXECUTE + in_smoke(crops=24, left_out=(5,))
 
 rule tables:
     input:

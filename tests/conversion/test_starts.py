@@ -28,7 +28,7 @@ def network(monkeypatch):
     torch.manual_seed(0)
     model = build_model("edsr_tiny", "spconv", scales=(3,)).eval()
     monkeypatch.setattr(starts, "opened", lambda name: opened(model))
-    monkeypatch.setattr(starts, "CROPS", 32)
+    monkeypatch.setattr(starts, "CROPS", 16)
     return model
 
 
