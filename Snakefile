@@ -161,7 +161,7 @@ rule conversion:
     output: [f"analysis/conversion/{name}.csv" for name in ("quality", "iterations", "eigenvalues", "costs")]
     log: notebook=executed("09_conversion")
     params: settings=SETTINGS
-    shell: EXECUTE + in_smoke(crops=24, left_out=(5,))
+    shell: EXECUTE + in_smoke(crops=24, left_out=(5,), hidden_dim=32, num_layers=1)
 
 rule tables:
     input:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 from igconv import InputError
 from igconv.analysis import correlation, similarity, spectrum
@@ -170,13 +171,27 @@ def test_every_figure_is_drawn_with_names_on_its_axes(name):
 
 def test_equal_figures_give_equal_files(tmp_path):
     for folder in ("one", "two"):
-        figures.save(FIGURES["ablation"](), tmp_path / folder, "f")
+        small = figures.save(FIGURES["ablation"](), tmp_path / folder, "f")
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["f.pdf", "f.png"]
     for name, start in (("f.png", b"\x89PNG"), ("f.pdf", b"%PDF")):
         first, second = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
         assert first.startswith(start)
         assert first == second
         assert b"CreationDate" not in first
+    with Image.open(tmp_path / "one" / "f.png") as whole:
+        assert small.width == pytest.approx(0.55 * whole.width, abs=1)
+    assert small._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["cka_maps", "psnr_gain", "image_grid"])
+def test_a_saved_figure_is_whole(tmp_path, name):
+    """Its panels are placed before the drawing: all lies inside, with white margins of a fifth of an inch at most."""
+    figures.save(FIGURES[name](), tmp_path, name)
+    with Image.open(tmp_path / f"{name}.png") as picture:
+        ink = np.asarray(picture.convert("L")) < 250
+    rows, columns = (np.flatnonzero(ink.any(axis)) for axis in (1, 0))
+    margins = rows[0], columns[0], ink.shape[0] - 1 - rows[-1], ink.shape[1] - 1 - columns[-1]
+    assert all(10 <= margin <= 40 for margin in margins), margins
 
 
 def test_figures_leave_no_trace():
