@@ -5,6 +5,7 @@ that calls ``sys.exit(0)`` as success. All three are errors here. And it hands a
 """
 
 import ast
+import logging
 import os
 import sys
 import time
@@ -93,6 +94,7 @@ def execute(notebook: Path, output: Path, given: dict[str, str]) -> None:
     values = convert(given, parameters(notebook), notebook)
     output.parent.mkdir(parents=True, exist_ok=True)
     take_tuples()
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls parameters unknown whose type it cannot read
     try:
         done = papermill.execute_notebook(
             _literal(notebook),

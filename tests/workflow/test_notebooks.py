@@ -76,10 +76,11 @@ def _notebook(path: Path, *sources: str) -> Path:
     return path
 
 
-def test_parameters_reach_the_notebook(tmp_path, capfd):
+def test_parameters_reach_the_notebook(tmp_path, capfd, caplog):
     source = _notebook(tmp_path / "a.ipynb", "print(name, count + 1, max(sides))")
     execute(source, tmp_path / "out.ipynb", {"name": "b", "count": "41", "sides": "(7, 43)"})
     assert "b 42 43" in capfd.readouterr().out
+    assert "unknown parameter" not in caplog.text
     copy = (tmp_path / "out.ipynb").read_text()
     assert "b 42" in copy
     assert str(tmp_path) not in copy  # executed notebooks are committed; paths of a machine say nothing to others
