@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from scipy.optimize import brentq
-from scipy.special import stdtrit  # `stats.t.ppf` for one finite number takes a hundred times as long
+from scipy.special import stdtrit  # `stats.t.ppf` for one finite number takes eighty times as long
 
 from igconv.study import results
 

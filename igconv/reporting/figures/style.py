@@ -84,9 +84,9 @@ def save(figure: Figure, folder: str | Path, name: str) -> Image.Image:
 
 
 @styled
-def _encoded(figure: Figure, format: str, **options) -> bytes:
+def _encoded(figure: Figure, format: str, bbox_inches="tight", **options) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=format, **{"bbox_inches": "tight"} | options)
+    figure.savefig(buffer, format=format, bbox_inches=bbox_inches, **options)
     return buffer.getvalue()
 
 
