@@ -139,7 +139,7 @@ rule efficiency:
     # It measures time, so nothing may run beside it.
     threads: workflow.cores
     params: settings=SETTINGS
-    shell: EXECUTE + in_smoke(lr_height=90, lr_width=160, model_side=24, seconds=0.1)
+    shell: EXECUTE + in_smoke(model_side=24, seconds=0.1)
 
 rule unseen:
     input: weights(RUNS), notebook=notebook("07_unseen_scales")

@@ -171,16 +171,13 @@ def test_every_figure_is_drawn_with_names_on_its_axes(name):
 
 def test_equal_figures_give_equal_files(tmp_path):
     for folder in ("one", "two"):
-        small = figures.save(FIGURES["ablation"](), tmp_path / folder, "f")
+        figures.save(FIGURES["ablation"](), tmp_path / folder, "f")
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["f.pdf", "f.png"]
     for name, start in (("f.png", b"\x89PNG"), ("f.pdf", b"%PDF")):
         first, second = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
         assert first.startswith(start)
         assert first == second
         assert b"CreationDate" not in first
-    with Image.open(tmp_path / "one" / "f.png") as whole:
-        assert small.width == pytest.approx(0.55 * whole.width, abs=1)
-    assert small._repr_png_().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", ["cka_maps", "psnr_gain", "image_grid"])

@@ -11,7 +11,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
 
 from igconv.errors import InputError
 from igconv.files import write
@@ -38,7 +37,6 @@ RC = {
     "figure.dpi": 100, "image.interpolation": "nearest",
 }  # fmt: skip
 
-SHOWN_DPI = 110  # in a notebook
 
 styled = mpl.rc_context(RC)  # as a decorator: a figure function runs under RC and leaves no trace of it
 
@@ -47,7 +45,7 @@ class Picture(Figure):
     """A figure that Jupyter shows without pyplot."""
 
     def _repr_png_(self) -> bytes:
-        return _encoded(self, "png", dpi=SHOWN_DPI)
+        return _encoded(self, "png", dpi=110)
 
 
 def style(upsampler: str, variant: str = "") -> tuple[str, str]:
@@ -66,21 +64,18 @@ def labelled(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
 
 
 @styled
-def save(figure: Figure, folder: str | Path, name: str) -> Image.Image:
+def save(figure: Figure, folder: str | Path, name: str) -> None:
     """Write ``<name>.png`` (200 dpi) and ``<name>.pdf``; equal figures give equal files.
 
     The panels are placed once, which takes longer than to draw them, and stay where they are: a saved figure is
-    finished. Returns a smaller picture of it, which a notebook shows without drawing it again.
+    finished.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
-    png = _encoded(figure, "png", dpi=200, bbox_inches=box)
     undated = {"CreationDate": None}
-    write(Path(folder) / f"{name}.png", png)
+    write(Path(folder) / f"{name}.png", _encoded(figure, "png", dpi=200, bbox_inches=box))
     write(Path(folder) / f"{name}.pdf", _encoded(figure, "pdf", dpi=200, bbox_inches=box, metadata=undated))
-    with Image.open(io.BytesIO(png)) as picture:
-        return ImageOps.scale(picture.convert("RGB"), SHOWN_DPI / 200, Image.Resampling.LANCZOS)
 
 
 @styled
