@@ -125,6 +125,10 @@ def test_a_conversion_without_training_stands_beside_the_paper():
     for dataset, part in start.groupby("dataset"):
         numbers = [f"{db:.2f}" for column in ("psnr_y_db", "paper_psnr_db") for db in part.sort_values("scale")[column]]
         assert f"| {dataset} | {' | '.join(numbers)} |" in page
+    of_run = table.set_index(["run", "dataset", "scale"]).psnr_y_db
+    gained = of_run["smfanet_plus-igconv-converted_tuned-s0"] - of_run["smfanet_plus-igconv-converted-s0"]
+    for dataset, part in gained.groupby("dataset"):
+        assert f"| {dataset} | {' | '.join(f'{db:+.2f}' for db in part.sort_index())} |" in page
 
 
 def test_what_the_constant_of_a_published_head_brings():
