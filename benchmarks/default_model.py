@@ -1,16 +1,18 @@
-"""The model that comes with the package: SMFANet+ (DF2K, x4) converted to x2 to x8, then trained on.
+"""The model that comes with the package: SMFANet+ (DF2K, x4) converted to x2 to x8, and trained on if asked for.
 
-python benchmarks/default_model.py [--images T91 BSD200 SunHays80 FOLDER] [--output FILE]
+python benchmarks/default_model.py [--images T91 BSD200 SunHays80 FOLDER] [--steps N] [--output FILE]
 python benchmarks/default_model.py --measure
 
-The same command resumes it. The conversion is kept beside the files of the training (results/conversion/), so that it
-is made once. Benchmark images are looked at by neither. With ``--output`` the trained weights are written there in half
-precision when all steps are done, and the training goes into `benchmarks/results/default_model_record.csv`.
+The conversion is kept beside the files of the training (results/conversion/), so that it is made once, and the same
+command resumes a training. Benchmark images are looked at by neither. With ``--output`` the weights are written there
+in half precision, what they were made of into `benchmarks/results/default_model_made.csv`, with the PSNR of held-out
+crops, and the record of a training into `default_model_record.csv`.
 ``--measure`` evaluates the model that the package has: a row per image and scale in
 `benchmarks/results/default_model.csv`.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +23,7 @@ from igconv.conversion.convert import conversion
 from igconv.conversion.sources import opened
 from igconv.evaluation import benchmark
 from igconv.files import sha256
-from igconv.models import checkpoints
+from igconv.models import checkpoints, inference
 from igconv.study import results
 from igconv.study.run import Run
 from igconv.training.converting import PROFILE, tuned, tuning_run
@@ -33,47 +35,56 @@ LICENCE = "Apache-2.0 (igconv/pretrained/LICENSE-APACHE)"
 # Scales of the literature on its four sets; the others on two.
 MEASURED = (("Set5", "Set14", "B100", "Urban100"), (2, 3, 4)), (("Set5", "Set14"), (5, 6, 7, 8))
 FOLDER = Path(__file__).parent / "results"
-# Patches of 40 px, so that photographs of 320 px are large enough for x8.
-SETTINGS = dict(lr_patch=40, learning_rate=1e-4, final_rate=1e-6, warmup=50, ema=0.995, max_scale=8, record_every=50,
-                checkpoint_every=50, threads=1)  # fmt: skip
+SIDE = 40  # px of crops and patches, so that photographs of 320 px are large enough for x8
+SETTINGS = dict(lr_patch=SIDE, learning_rate=1e-4, final_rate=1e-6, warmup=50, ema=0.995, max_scale=8, record_every=50,
+                checkpoint_every=50)  # fmt: skip
 
 
 def main(
-    steps: int = 1_200, crops: int = 1_024, images: tuple[str, ...] = ("T91", "BSD200", "SunHays80"),
-    start: Path | None = None, output: Path | None = None, measure: bool = False,
+    steps: int = 0, crops: int = 1_536, images: tuple[str, ...] = ("T91", "BSD200", "SunHays80"),
+    start: Path | None = None, output: Path | None = None, threads: int = 1, measure: bool = False,
 ) -> None:  # fmt: skip
-    """Convert, if that was not done yet, and train.
+    """Convert, if that was not done yet, and train, if there are steps.
 
     Args:
         start: a converted model to start from, instead of one made here.
-        output: file for the trained weights.
+        output: file for the weights.
+        threads: of the CPU.
         measure: evaluate the model of the package, and nothing else.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     if measure:
         print(measured().pivot_table(index="dataset", columns="scale", values="psnr_y_db", sort=False).round(2))
         return
     file = start or results.root(PROFILE) / f"{NETWORK}-x{''.join(map(str, SCALES))}-{crops}.safetensors"
     if not file.is_file():
+        inference.keep_freed_memory()  # as `igconv convert` does
         done = conversion(
-            opened(NETWORK), SCALES, images=images, crops=crops, side=40, held_out=("sample_test",), keep_own=False
+            opened(NETWORK), SCALES, images=images, crops=crops, side=SIDE, held_out=("sample_test",), keep_own=False
         )
         print(done.table.round(3).to_string(index=False))
-        checkpoints.save(done.model, file, network=NETWORK, scales=list(SCALES), crops=crops, images=list(images))
+        # A folder's place is one machine's business.
+        made = dict(network=NETWORK, scales=list(SCALES), crops=crops, images=[Path(name).name for name in images])
+        checkpoints.save(done.model, file, **made)
+        results.write_table(done.table, file.with_suffix(".csv"), settings=made | dict(crop_px=SIDE))
     model = checkpoints.load(file)
-    run = tuning_run(model, NETWORK, images, SCALES, steps, **SETTINGS)
-    model = tuned(model, run)
+    facts: dict = checkpoints.metadata(file)["meta"]
+    if steps:
+        run = tuning_run(model, NETWORK, images, SCALES, steps, **SETTINGS, threads=threads)
+        model = tuned(model, run)
+        facts |= dict(run=run.name, steps=steps, config_hash=run.config_hash())
     if output:
-        checkpoints.save(model, output, torch.float16, profile=PROFILE, run=run.name, config_hash=run.config_hash(),
-                         source_sha256=sha256(results.model_file(PROFILE, run.name)), licence=LICENCE)  # fmt: skip
+        checkpoints.save(model, output, torch.float16, **facts, licence=LICENCE)
         print(f"{output}: {output.stat().st_size / 1e6:.2f} MB, sha256 {sha256(output)}")
-        write_record(run)
+        for suffix in (".csv", ".provenance.json"):
+            shutil.copy(file.with_suffix(suffix), FOLDER / f"default_model_made{suffix}")
+        if steps:
+            write_record(run)
 
 
 def write_record(run: Run) -> None:
     record = results.read_table(results.run_folder(PROFILE, run.name) / "record.csv")
     trained = json.loads((results.run_folder(PROFILE, run.name) / "provenance.json").read_text())
-    # A folder's place is one machine's business.
     settings = run.config() | dict(train_sets=[Path(name).name for name in run.train_sets])
     results.write_table(record, FOLDER / "default_model_record.csv", settings=settings, training=trained)
 
@@ -81,10 +92,10 @@ def write_record(run: Run) -> None:
 def measured() -> pd.DataFrame:
     """Rows of the model of the package, which are written."""
     model, weights_sha256 = default_model(), sha256(DEFAULT_WEIGHTS)
-    name = checkpoints.metadata(DEFAULT_WEIGHTS)["meta"]["run"]
-    settings = json.loads((FOLDER / "default_model_record.provenance.json").read_text())["settings"]
-    facts = dict(encoder="smfanet_plus", upsampler="igconv", variant="converted", seed=settings["seed"],
-                 train_scales="-".join(map(str, settings["scales"])), steps=settings["steps"])  # fmt: skip
+    meta = checkpoints.metadata(DEFAULT_WEIGHTS)["meta"]
+    name = meta.get("run", f"{meta['network']}-converted")
+    facts = dict(encoder="smfanet_plus", upsampler="igconv", variant="converted", seed=0,
+                 train_scales="-".join(map(str, meta["scales"])), steps=meta.get("steps", 0))  # fmt: skip
     parts = []
     for sets, scales in MEASURED:
         part = facts | dict(run=f"{name}-at-x{'x'.join(map(str, scales))}")

@@ -33,6 +33,9 @@ MEMORY = 2**31  # bytes of a Jacobian that is kept; kernels of larger scales are
 EXACT = 1e-3  # relative error of kernels that counts as met
 PARTS = (1, 1 / 2, 1 / 4, 1 / 8)  # of a Gauss-Newton step that are tried: next to its solution they cost nothing
 OWN = 30.0  # weight of the network's own scale beside the others, where not all can be met
+# Frequencies at the start. Where latents cannot meet all kernels, smoother functions come nearer to their images in
+# fewer steps; where they can, these take more of them.
+SPREAD, SPREAD_MANY = 0.5, 0.2
 
 
 class Entries:
@@ -265,7 +268,7 @@ def conjugate_gradients(
     return x
 
 
-def start(upsampler: IGConv, seed: int, spread: float = 0.5) -> None:
+def start(upsampler: IGConv, seed: int, spread: float = SPREAD) -> None:
     """Weights from which latents alone reach given kernels: SPConv's start, with frequencies ``spread`` wide.
 
     With the authors' 0.02 theta hardly changes over the cell, and all sub-pixels get the same kernel.
@@ -302,19 +305,20 @@ def fit(
     Returns:
         relative error of the kernels before the fit and after each iteration, the residuals of x r weighted by 1 / r.
     """
-    scales = tuple(kernels)
-    start(upsampler, seed)
+    scales, hyper = tuple(kernels), upsampler.hyper
+    outputs, latents = sum(3 * r**2 for r in scales), sum(part.shape[1] for part in _latents(upsampler)[0])
+    few = 2 * outputs <= latents  # so that kernels can all be met
+    start(upsampler, seed, SPREAD if few else SPREAD_MANY)
     with torch.no_grad():
         colours = torch.stack([k[-1].unflatten(0, (3, -1)).mean(1) for k in kernels.values()]).mean(0)
         upsampler.bias.copy_(colours)
-    hyper = upsampler.hyper
     freq, amplitude = (torch.cat(pair).detach() for pair in zip(*_latents(upsampler), strict=True))
     entries = Entries(hyper, freq, amplitude, scales)
     targets = torch.cat([_columns(kernels[r], upsampler.bias.detach()) for r in scales], dim=1).float()
     weights = torch.cat([targets.new_full((3 * r**2,), 1 / r) for r in scales])
-    # Where targets are not far fewer than latents kernels cannot all be met: a few steps lead to where a metric helps.
-    large = 4 * targets.numel() * entries.latents.shape[1] > MEMORY
-    count = ITERATIONS if large or 2 * targets.shape[1] <= entries.latents.shape[1] else FEW
+    # Where kernels cannot all be met, a few steps lead to where a metric helps.
+    large = 4 * targets.numel() * latents > MEMORY
+    count = ITERATIONS if large or few else FEW
     errors = []
     for error in follow_items(levenberg_marquardt(entries, targets, weights, count), count + 1, "fit of kernels"):
         errors.append(error)
