@@ -41,7 +41,7 @@ SETTINGS = dict(lr_patch=SIDE, learning_rate=1e-4, final_rate=1e-6, warmup=50, e
 
 
 def main(
-    steps: int = 0, crops: int = 1_536, images: tuple[str, ...] = ("T91", "BSD200", "SunHays80"),
+    steps: int = 0, crops: int = 1_024, images: tuple[str, ...] = ("T91", "BSD200", "SunHays80"),
     start: Path | None = None, output: Path | None = None, threads: int = 1, measure: bool = False,
 ) -> None:  # fmt: skip
     """Convert, if that was not done yet, and train, if there are steps.
