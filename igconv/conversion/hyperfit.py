@@ -31,6 +31,7 @@ ITERATIONS, FEW, REFINEMENTS = 20, 8, 16
 LEAST = 1e-6  # damping: below it, float32 no longer factorises
 MEMORY = 2**31  # bytes of a Jacobian that is kept; kernels of larger scales are fitted without
 EXACT = 1e-3  # relative error of kernels that counts as met
+STALLED = 3  # whole steps one after the other that gain next to nothing: the work is done
 PARTS = (1, 1 / 2, 1 / 4, 1 / 8)  # of a Gauss-Newton step that are tried: next to its solution they cost nothing
 OWN = 30.0  # weight of the network's own scale beside the others, where not all can be met
 # Frequencies at the start. Where latents cannot meet all kernels, smoother functions come nearer to their images in
@@ -192,7 +193,8 @@ def refine(
     Args:
         targets: (n, S outputs).
         iterations, inner: at most, of Gauss-Newton and of conjugate gradients within it.
-        enough: stop when a whole step gains less than this share of the error.
+        enough: stop when `STALLED` whole steps, one after the other, gain less than this share of the error each. A
+            single one may have been damped too much.
     """
 
     def squared(latents: Tensor) -> tuple[Tensor, float]:
@@ -203,7 +205,7 @@ def refine(
     yield value
     diagonal, (n, width) = metric.diagonal(), entries.latents.shape
     jacobian, inverses = targets.new_empty(n, targets.shape[1], width), targets.new_empty(n, width, width)
-    mean = targets.new_empty(n, 1)
+    mean, stalled = targets.new_empty(n, 1), 0
     for _ in range(iterations):
         for part in entries.chunks():
             jacobian[part] = entries.jacobian(part)[1]
@@ -235,8 +237,9 @@ def refine(
             gained, entries.latents, errors, value = 1 - error / value, moved, after, error
             damping *= 1 / 4 if part_taken == 1 else 2
             yield value
-            # A part gains little because its step is bad, not because the work is done.
-            if gained < enough and part_taken == 1:
+            if part_taken == 1:  # a part gains little because its step is bad, not because the work is done
+                stalled = stalled + 1 if gained < enough else 0
+            if stalled == STALLED:
                 return
         else:
             damping *= 8

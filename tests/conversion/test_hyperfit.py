@@ -5,6 +5,8 @@ import torch
 
 from igconv import build_model
 from igconv.conversion import hyperfit
+from igconv.conversion.convert import conversion
+from igconv.conversion.sources import opened
 
 SCALES = (2, 3, 4)
 
@@ -61,9 +63,36 @@ def test_it_ends_where_nothing_is_gained(monkeypatch):
     assert torch.equal(given[0].latents, before)
 
 
-def test_little_gain_ends_it_after_a_whole_step_and_not_after_a_part(monkeypatch):
-    enough = dict(iterations=3, enough=0.999)
-    assert len(list(hyperfit.refine(*problem(), **enough))) == 2
+def test_little_gain_ends_it_after_some_whole_steps_and_not_after_one_or_after_parts(monkeypatch):
+    """A step that was damped too much gains little in the middle of the work."""
     original = hyperfit.conjugate_gradients
-    monkeypatch.setattr(hyperfit, "conjugate_gradients", lambda *given: 4 * original(*given))
-    assert len(list(hyperfit.refine(*problem(), **enough))) == 4
+    lengths: list[float] = []
+    monkeypatch.setattr(hyperfit, "conjugate_gradients", lambda *given: lengths.pop(0) * original(*given))
+    lengths[:] = [1, 1, 1e-3, 1e-3, *[1.0] * 8]
+    values = list(hyperfit.refine(*problem(), iterations=12))
+    assert values[4] > 0.99 * values[2]
+    assert values[-1] < 0.9 * values[4], "two short steps ended it"
+    lengths[:] = [1, 1, *[1e-3] * 10]
+    assert len(list(hyperfit.refine(*problem(), iterations=12))) == 3 + hyperfit.STALLED
+    lengths[:] = [4] * 6  # parts
+    assert len(list(hyperfit.refine(*problem(), iterations=6, enough=0.999))) == 7
+
+
+def test_many_scales_start_from_smoother_functions(monkeypatch):
+    """Which then come nearer to the images; few scales are met from either start."""
+    started, original = [], hyperfit.start
+    monkeypatch.setattr(hyperfit, "start", lambda *given: started.append(given[-1]) or original(*given))
+    torch.manual_seed(0)
+    source = opened(build_model("edsr", "spconv", scales=(4,), channels=8, blocks=1))
+    options = dict(crops=64, side=16, num_layers=2, keep_own=False)
+    left = []
+    for spread in (hyperfit.SPREAD_MANY, hyperfit.SPREAD):
+        monkeypatch.setattr(hyperfit, "SPREAD_MANY", spread)
+        done = conversion(source, (2, 3, 4, 5, 6), hidden_dim=32, **options)
+        assert done.fitted
+        lost = done.table.closed_form_db - done.table.converted_db
+        left.append(lost.mean())
+    assert left[0] < 0.7 * left[1]
+    assert left[0] < 0.1
+    conversion(source, (2, 3), hidden_dim=64, **options)
+    assert started == [0.2, 0.5, 0.5]
