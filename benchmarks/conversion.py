@@ -71,8 +71,7 @@ def main(
         if wanted:
             with torch.no_grad():
                 rows = pd.DataFrame(measure(model, test_sets, wanted))
-            means = rows.groupby(["dataset", "scale"], sort=False)[["psnr_y_db", "ssim_y"]].mean().reset_index()
-            tables.append(means.assign(upsampler=name, images=rows.groupby(["dataset", "scale"]).size().to_numpy()))
+            tables.append(means(rows).assign(upsampler=name))
     facts = dict(
         network=Path(network).stem,
         train_sets=" ".join(images),
@@ -83,6 +82,14 @@ def main(
     name = label or f"{Path(network).stem}-x{''.join(map(str, scales))}-{crops}"
     columns = ["upsampler", "dataset", "scale", "images", "psnr_y_db", "ssim_y"]
     report(pd.concat(tables)[columns].assign(**facts), "conversion" if quick else f"conversion_{name}", out=out)
+
+
+def means(rows: pd.DataFrame) -> pd.DataFrame:
+    """dataset, scale, images, psnr_y_db, ssim_y: how many images, and their means, of rows of single images."""
+    kinds = rows.groupby(["dataset", "scale"], sort=False)
+    return kinds.agg(
+        images=("psnr_y_db", "size"), psnr_y_db=("psnr_y_db", "mean"), ssim_y=("ssim_y", "mean")
+    ).reset_index()
 
 
 if __name__ == "__main__":

@@ -170,6 +170,14 @@ def test_a_conversion_is_measured(quick):
     assert (table.images > 1).all()
 
 
+def test_means_of_a_conversion_are_those_of_their_own_sets(script):
+    """Sets in another order than that of the alphabet."""
+    rows = pd.DataFrame([("Set5", 2, 30.0, 0.5)] * 5 + [("Set14", 2, 20.0, 0.25)] * 14,
+                        columns=["dataset", "scale", "psnr_y_db", "ssim_y"])  # fmt: skip
+    means = script("conversion").means(rows)
+    assert means.to_numpy().tolist() == [["Set5", 2, 5, 30.0, 0.5], ["Set14", 2, 14, 20.0, 0.25]]
+
+
 def test_the_command_is_measured_as_a_whole(quick):
     """A size and the help; importing PyTorch takes memory, the help does without."""
     table = quick("upscale").set_index("input")

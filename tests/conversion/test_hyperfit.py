@@ -84,11 +84,11 @@ def test_many_scales_start_from_smoother_functions(monkeypatch):
     monkeypatch.setattr(hyperfit, "start", lambda *given: started.append(given[-1]) or original(*given))
     torch.manual_seed(0)
     source = opened(build_model("edsr", "spconv", scales=(4,), channels=8, blocks=1))
-    options = dict(crops=64, side=16, num_layers=2, keep_own=False)
+    options = dict(crops=32, side=16, num_layers=2, keep_own=False)
     left = []
     for spread in (hyperfit.SPREAD_MANY, hyperfit.SPREAD):
         monkeypatch.setattr(hyperfit, "SPREAD_MANY", spread)
-        done = conversion(source, (2, 3, 4, 5, 6), hidden_dim=32, **options)
+        done = conversion(source, (2, 3, 4, 5), hidden_dim=24, **options)
         assert done.fitted
         lost = done.table.closed_form_db - done.table.converted_db
         left.append(lost.mean())
