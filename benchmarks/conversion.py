@@ -19,7 +19,7 @@ import tyro
 from timing import RESULTS, report
 
 from igconv.conversion import convert
-from igconv.conversion.sources import opened
+from igconv.conversion.sources import Source, opened
 from igconv.data.resize import imresize
 from igconv.evaluation.benchmark import bicubic, measure
 from igconv.models import checkpoints, inference
@@ -54,16 +54,13 @@ def main(
     if save:
         checkpoints.save(done.model, save, network=network, scales=list(scales), crops=crops, images=list(images))
 
-    def once_more(lr, scale):  # the network's image enlarged by bicubic to a scale above its own
-        return imresize(source.network(lr), scale / source.scale, "matlab", quantize=False)
-
     halved = copy.deepcopy(done.model)
     for parameter in halved.parameters():
         parameter.data = parameter.data.half().float()
     models = {"bicubic": bicubic, "IGConv": done.model, "IGConv, half precision": halved}
     models["SPConvs in closed form"] = convert.with_spconvs(source, done.closed, done.basis)
     models["as published"] = lambda lr, scale: source.network(lr)
-    models["as published, enlarged by bicubic"] = once_more
+    models["as published, enlarged by bicubic"] = enlarged(source)
     tables = []
     for name, model in models.items():
         wanted = [s for s in scales if not name.startswith("as published")
@@ -82,6 +79,11 @@ def main(
     name = label or f"{Path(network).stem}-x{''.join(map(str, scales))}-{crops}"
     columns = ["upsampler", "dataset", "scale", "images", "psnr_y_db", "ssim_y"]
     report(pd.concat(tables)[columns].assign(**facts), "conversion" if quick else f"conversion_{name}", out=out)
+
+
+def enlarged(source: Source):
+    """(lr, scale) -> the network's image, enlarged further by bicubic to a scale above its own."""
+    return lambda lr, scale: imresize(source.network(lr), scale / source.scale, "matlab", quantize=False)
 
 
 def means(rows: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,8 @@ command resumes a training. Benchmark images are looked at by neither. With ``--
 in half precision, what they were made of into `benchmarks/results/default_model_made.csv`, with the PSNR of held-out
 crops, and the record of a training into `default_model_record.csv`.
 ``--measure`` evaluates the model that the package has: a row per image and scale in
-`benchmarks/results/default_model.csv`.
+`benchmarks/results/default_model.csv`; above the network's own scale, its image enlarged by bicubic stands beside
+(`default_model_enlarged.csv`).
 """
 
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 import tyro
+from conversion import enlarged, means
 
 from igconv.conversion.convert import conversion
 from igconv.conversion.sources import opened
@@ -32,8 +34,7 @@ from igconv.upscaling import DEFAULT_WEIGHTS, default_model
 SCALES = (2, 3, 4, 5, 6, 7, 8)
 NETWORK = "smfanet_plus_df2k_x4"
 LICENCE = "Apache-2.0 (igconv/pretrained/LICENSE-APACHE)"
-# Scales of the literature on its four sets; the others on two.
-MEASURED = (("Set5", "Set14", "B100", "Urban100"), (2, 3, 4)), (("Set5", "Set14"), (5, 6, 7, 8))
+TEST_SETS = ("Set5", "Set14", "B100", "Urban100")
 FOLDER = Path(__file__).parent / "results"
 SIDE = 40  # px of crops and patches, so that photographs of 320 px are large enough for x8
 SETTINGS = dict(lr_patch=SIDE, learning_rate=1e-4, final_rate=1e-6, warmup=50, ema=0.995, max_scale=8, record_every=50,
@@ -90,18 +91,20 @@ def write_record(run: Run) -> None:
 
 
 def measured() -> pd.DataFrame:
-    """Rows of the model of the package, which are written."""
+    """Rows of the model of the package, which are written, and beside them the means of the network it was made of,
+    whose image is enlarged further by bicubic."""
     model, weights_sha256 = default_model(), sha256(DEFAULT_WEIGHTS)
     meta = checkpoints.metadata(DEFAULT_WEIGHTS)["meta"]
     name = meta.get("run", f"{meta['network']}-converted")
-    facts = dict(encoder="smfanet_plus", upsampler="igconv", variant="converted", seed=0,
+    facts = dict(run=name, encoder="smfanet_plus", upsampler="igconv", variant="converted", seed=0,
                  train_scales="-".join(map(str, meta["scales"])), steps=meta.get("steps", 0))  # fmt: skip
-    parts = []
-    for sets, scales in MEASURED:
-        part = facts | dict(run=f"{name}-at-x{'x'.join(map(str, scales))}")
-        parts.append(benchmark.evaluate(PROFILE, part, model, sets, scales, weights_sha256).assign(run=name))
-    rows = pd.concat(parts, ignore_index=True)
+    rows = benchmark.evaluate(PROFILE, facts, model, TEST_SETS, SCALES, weights_sha256)
     results.write_table(rows, FOLDER / "default_model.csv", weights_sha256=weights_sha256)
+    network = opened(NETWORK)
+    above = [scale for scale in SCALES if scale > network.scale]
+    with torch.no_grad():
+        others = pd.DataFrame(benchmark.measure(enlarged(network), TEST_SETS, above))
+    results.write_table(means(others), FOLDER / "default_model_enlarged.csv", network=NETWORK)
     return rows
 
 
