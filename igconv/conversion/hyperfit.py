@@ -35,7 +35,7 @@ STALLED = 3  # whole steps one after the other that gain next to nothing: the wo
 PARTS = (1, 1 / 2, 1 / 4, 1 / 8)  # of a Gauss-Newton step that are tried: next to its solution they cost nothing
 OWN = 30.0  # weight of the network's own scale beside the others, where not all can be met
 # Frequencies at the start. Where latents cannot meet all kernels, smoother functions come nearer to their images in
-# fewer steps; where they can, these take more of them.
+# fewer steps. Where the kernels themselves are to be met, of all scales or of the network's own, they are further away.
 SPREAD, SPREAD_MANY = 0.5, 0.2
 
 
@@ -311,7 +311,7 @@ def fit(
     scales, hyper = tuple(kernels), upsampler.hyper
     outputs, latents = sum(3 * r**2 for r in scales), sum(part.shape[1] for part in _latents(upsampler)[0])
     few = 2 * outputs <= latents  # so that kernels can all be met
-    start(upsampler, seed, SPREAD if few else SPREAD_MANY)
+    start(upsampler, seed, SPREAD if few or own else SPREAD_MANY)
     with torch.no_grad():
         colours = torch.stack([k[-1].unflatten(0, (3, -1)).mean(1) for k in kernels.values()]).mean(0)
         upsampler.bias.copy_(colours)
