@@ -79,7 +79,7 @@ def test_little_gain_ends_it_after_some_whole_steps_and_not_after_one_or_after_p
 
 
 def test_many_scales_start_from_smoother_functions(monkeypatch):
-    """Which then come nearer to the images; few scales are met from either start."""
+    """Which then come nearer to the images."""
     started, original = [], hyperfit.start
     monkeypatch.setattr(hyperfit, "start", lambda *given: started.append(given[-1]) or original(*given))
     torch.manual_seed(0)
@@ -94,5 +94,17 @@ def test_many_scales_start_from_smoother_functions(monkeypatch):
         left.append(lost.mean())
     assert left[0] < 0.7 * left[1]
     assert left[0] < 0.1
-    conversion(source, (2, 3), hidden_dim=64, **options)
-    assert started == [0.2, 0.5, 0.5]
+    assert started == [0.2, 0.5]
+
+
+@pytest.mark.parametrize(("scales", "own", "spread"), [(SCALES, None, 0.2), (SCALES, 4, 0.5), ((2,), None, 0.5)])
+def test_fits_to_kernels_themselves_start_rougher(monkeypatch, scales, own, spread):
+    """Of few scales, or where the network's own are kept."""
+    started, original = [], hyperfit.start
+    monkeypatch.setattr(hyperfit, "start", lambda *given: started.append(given[-1]) or original(*given))
+    monkeypatch.setattr(hyperfit, "levenberg_marquardt", lambda *given: iter([0.0]))
+    options = dict(hidden_dim=24, num_layers=1, bias="subpixel", basis=True, channels=4, blocks=1)
+    upsampler = build_model("edsr", "igconv", scales=scales, **options).upsampler
+    kernels = {scale: torch.randn(9 * 4 + 1, 3 * scale**2) for scale in scales}
+    hyperfit.fit(upsampler, kernels, {}, own, 1e-6, seed=0)
+    assert started == [spread]
