@@ -43,6 +43,21 @@ def test_the_table_of_the_packaged_model_is_that_of_its_rows():
         assert f"| {dataset} | {' | '.join(cells)} |" in page
 
 
+def test_the_packaged_model_stands_beside_the_enlarged_image_and_its_spconvs():
+    """In docs/conversion.md; at no scale of no set is the network's image, enlarged by bicubic, better."""
+    page = " ".join((PROJECT / "docs" / "conversion.md").read_text().split())
+    means = pd.read_csv(PACKAGED_ROWS).groupby(["dataset", "scale"]).psnr_y_db.mean()
+    others = pd.read_csv(PACKAGED_ROWS.with_name("default_model_enlarged.csv"))
+    gained = (means - others.set_index(["dataset", "scale"]).psnr_y_db).dropna()
+    assert len(gained) == len(others) == 4 * means.index.get_level_values(0).nunique()
+    assert (gained > 0).all()
+    for dataset, part in gained.groupby("dataset"):
+        assert f"| {dataset} | {' | '.join(f'{db:+.2f}' for db in part.sort_index())} |" in page
+    made = pd.read_csv(PACKAGED_ROWS.with_name("default_model_made.csv"))
+    lost = (made.closed_form_db - made.converted_db).max()
+    assert f"its function is at most {lost:.2f} dB below its SPConvs" in page
+
+
 def test_what_a_conversion_costs_is_what_notebook_09_has_measured():
     """In docs/conversion.md: the function, the encoder, and scales that were left out of the fit."""
     quality = pd.read_csv(PROJECT / "results" / "cpu" / "analysis" / "conversion" / "quality.csv")
