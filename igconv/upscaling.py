@@ -102,8 +102,9 @@ def upscale(
         _check_tensor(image)
         return _upscale_tensor(upscaler(weights, device, self_ensemble, tile, halo), image, scale, device, tile)
     if isinstance(image, np.ndarray) and image.dtype.kind == "f":
-        _check_range(torch.as_tensor(image), "the array")
-        deep = np.round(image.astype(np.float64) * 65535).astype(np.uint16)
+        values = np.ascontiguousarray(image, np.float64)  # of any byte order and direction
+        _check_range(torch.as_tensor(values), "the array")
+        deep = np.round(values * 65535).astype(np.uint16)
         large = upscale(deep, scale, weights, device=device, self_ensemble=self_ensemble, tile=tile, halo=halo)
         return (large / 65535).astype(image.dtype)
     picture = read_picture(image, tiles=tile != 0) if isinstance(image, str | Path) else picture_of(image)

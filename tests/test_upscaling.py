@@ -345,3 +345,13 @@ def test_too_little_memory_is_said_before(photo, model, monkeypatch):
 
     with pytest.raises(InputError, match=r"not enough memory for 36x24 pixels at x2.*--tile"):
         upscaling.upscale_picture(full, images.picture_of(photo), 2)
+
+
+def test_floats_in_any_order_of_bytes_and_of_colours(model):
+    """OpenCV's BGR turned by a slice; a file of another machine."""
+    image = np.random.default_rng(0).random((12, 10, 3)).astype(np.float32)
+    expected = igconv.upscale(image, 2, model)
+    turned = np.ascontiguousarray(image[:, :, ::-1])[:, :, ::-1]
+    assert turned.strides[2] < 0
+    for given in (turned, image.astype(">f4")):
+        assert np.array_equal(igconv.upscale(given, 2, model), expected)

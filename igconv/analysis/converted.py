@@ -335,8 +335,8 @@ def adam(
 def eigenvalues(name: str, raw: dict[int, sums.Normal], basis: Tensor) -> pd.DataFrame:
     """Of the covariances of features, pooled over scales: of the channels, and of what a 3x3 kernel sees of them,
     before and after whitening; descending."""
-    count, x, xx = (sum(getattr(normal, name) for normal in raw.values()) for name in ("count", "x", "xx"))
-    seen = xx / count - torch.outer(x / count, x / count)
+    weight, x, xx = (sum(getattr(normal, name) for normal in raw.values()) for name in ("weight", "x", "xx"))
+    seen = xx / weight - torch.outer(x / weight, x / weight)
     mix, rows = torch.kron(basis, torch.eye(sums.TAPS).double()), []
     for features, covariance in (("raw", seen), ("whitened", mix @ seen @ mix.T)):
         centre = slice(sums.TAPS // 2, None, sums.TAPS)

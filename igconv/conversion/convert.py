@@ -96,6 +96,8 @@ def conversion(
         hidden_dim, num_layers: of the hyper-network.
     """
     scales = _checked(scales, crops, target, images)
+    if target == "network" and source.scale < 2:
+        raise InputError(f"{source.name} is a network of x1, whose images cannot teach larger ones")
     model = source.build(
         "igconv",
         scales,
@@ -116,6 +118,11 @@ def conversion(
     if crops < needed:
         raise InputError(f"{crops} crops are too few for {channels} channels; give at least {needed}")
 
+    for pictures, what in ((fitting, "training image"), (testing, "held-out image")):
+        try:  # now, and not behind minutes of work
+            PatchSource(pictures, scales, side, sums.BATCH, seed)
+        except InputError as error:
+            raise InputError(str(error).replace("training image", what)) from None
     raw = gathered(model, source, scales, fitting, crops, side, seed, target, device)
     basis = sums.whitening(sums.channel_covariance(raw))
     white = {scale: normal.in_basis(basis) for scale, normal in raw.items()}
@@ -128,13 +135,17 @@ def conversion(
     with torch.no_grad():
         model.upsampler.basis.copy_(basis)
     errors = hyperfit.fit(model.cpu().upsampler, closed, white, own, weight, seed)
-    heads = {"closed_form_db": with_spconvs(source, closed, basis, model.sampler), "converted_db": model}
+    spconvs = with_spconvs(source, closed, basis, model.sampler)
+    finite = all(parameter.isfinite().all() for parameter in model.upsampler.parameters())
+    heads = {"closed_form_db": spconvs, "converted_db": model if finite else spconvs}
     table = measured(heads, source, scales, testing, side, seed, device)
     lost = (table.closed_form_db - table.converted_db).max()
-    fitted = bool(np.isfinite(lost) and lost < 1)
+    fitted = finite and bool(np.isfinite(lost) and lost < 1)
     if not fitted:
+        if igsample:
+            raise InputError("the fit of the hyper-network did not converge; give more crops, or convert to igconv")
         print("the fit of the hyper-network did not converge; the model keeps the SPConvs in closed form", flush=True)
-        model = heads["closed_form_db"]
+        model = spconvs
         table["converted_db"] = table.closed_form_db
     return Conversion(model.cpu(), table, basis, closed, white, errors, fitted)
 
@@ -193,7 +204,7 @@ def _checked(scales, crops, target, images) -> tuple[int, ...]:
             raise InputError(f"scales are integers of 2 to {LARGEST}, got {scale}")
     positive_integer(crops, "crops")
     choose(target, TARGETS, "target")
-    if isinstance(images, str | Path) or not len(images):
+    if isinstance(images, str | Path) or not isinstance(images, Sequence) or not images:
         raise InputError(f"images must be a list of image sets or folders, got {images!r}")
     return tuple(sorted(scales))
 
@@ -226,15 +237,16 @@ def _encoder(model: SuperResolver, device) -> Callable[[Tensor], Tensor]:
 
 
 def _batches(patches: PatchSource, source: Source, scale: int, target: str, model: SuperResolver):
-    """index -> (lr, what the upsampler has to return: the image without the sampler's, before ``post``)."""
+    """index -> (lr, what the upsampler has to return: the image without the sampler's, before ``post``; weights)."""
 
-    def batch(index: int) -> tuple[Tensor, Tensor]:
+    def batch(index: int) -> tuple[Tensor, Tensor, Tensor]:
         part = patches.micro_batch(index, 0)
         image = part.hr if target == "hr" else network_image(source, part.lr, scale)
         if model.sampler is not None:
             b, _, h, w = part.lr.shape
             image = image - sample_lr(part.lr, part.lr.new_zeros(b, 12 * scale**2, h, w), scale)
-        return part.lr, before_post(model.post, image)
+        # Weights are of images: what an upsampler returns may have another range.
+        return part.lr, before_post(model.post, image), sums.crop_weights(image, scale)
 
     return batch
 

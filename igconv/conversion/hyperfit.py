@@ -33,6 +33,7 @@ MEMORY = 2**31  # bytes of a Jacobian that is kept; kernels of larger scales are
 EXACT = 1e-3  # relative error of kernels that counts as met
 STALLED = 3  # whole steps one after the other that gain next to nothing: the work is done
 PARTS = (1, 1 / 2, 1 / 4, 1 / 8)  # of a Gauss-Newton step that are tried: next to its solution they cost nothing
+LEAST_OWN = 1e-3  # share of the variance: the error of its kernels counts as at least that
 OWN = 30.0  # weight of the network's own scale beside the others, where not all can be met
 # Frequencies at the start. Where latents cannot meet all kernels, smoother functions come nearer to their images in
 # fewer steps. Where the kernels themselves are to be met, of all scales or of the network's own, they are further away.
@@ -334,6 +335,8 @@ def fit(
             moments, own_weight = equations[r].moments(), OWN if r == own else 1.0
             moments.diagonal()[:-1] += ridge
             least = closed_form.error(equations[r], kernels[r][:-1], kernels[r][-1]).sum()
+            if r == own:  # nothing, where the target is what these kernels return
+                least = least.clamp(min=LEAST_OWN * equations[r].covariances()[2].sum())
             parts.append((moments * own_weight / least, 3 * r**2))
         steps = refine(entries, targets, Metric(parts))
         list(follow_items(steps, REFINEMENTS + 1, "fit of images"))

@@ -83,7 +83,7 @@ def normal_equations(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Nor
 
 
 def crop_weights(wanted: Tensor, scale: int) -> Tensor:
-    """Weights in (0, 1] of float crops (B, 3, r H, r W): (B).
+    """Weights in (0, 1] of float crops (B, 3, r H, r W) of images in [0, 1]: (B).
 
     d PSNR / d error is in inverse proportion to the squared error of a crop. How large that will be goes with what LR
     pixels do not say: the variance of the crop within them, mean over pixels and channels, d. The weight is
@@ -113,20 +113,23 @@ def spconv_equations(features: Tensor, hr: Tensor, scale: int, weights: Tensor |
 
 @torch.no_grad()
 def gather(
-    features: Callable[[Tensor], Tensor], batches: Callable[[int], tuple[Tensor, Tensor]], count: int, scale: int
+    features: Callable[[Tensor], Tensor],
+    batches: Callable[[int], tuple[Tensor, Tensor, Tensor]],
+    count: int,
+    scale: int,
 ) -> Normal:
-    """Sums over ``count`` batches of crops, weighted by `crop_weights`.
+    """Sums over ``count`` batches of weighted crops.
 
     Args:
         features: LR images (B, 3, h, w) in [0, 1] -> features (B, C, h, w).
-        batches: index -> (lr, what the head is to return for them (B, 3, r h, r w)).
+        batches: index -> (lr, what the head is to return for them (B, 3, r h, r w), weights (B)).
 
     Raises InputError for features that are not finite.
     """
     total = None
     for index in follow_items(range(count), count, f"statistics of x{scale}"):
-        lr, wanted = batches(index)
-        part = spconv_equations(features(lr), wanted, scale, crop_weights(wanted, scale))
+        lr, wanted, weights = batches(index)
+        part = spconv_equations(features(lr), wanted, scale, weights)
         total = part if total is None else total + part
     if not total.xx.isfinite().all():
         raise InputError(f"the features of the encoder are not finite at x{scale}")

@@ -68,8 +68,8 @@ def convert(
     source = opened(network)
     if not isinstance(tune, int) or tune < 0:
         raise InputError(f"tune is a number of steps, 0 for none, got {tune!r}")
-    if not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed must be an integer >= 0, got {seed!r}")
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise InputError(f"seed must be an integer of 0 to 2^63 - 1, got {seed!r}")
     plus = choose(upsampler, ("igconv", "igconv+"), "upsampler") == "igconv+"
     options: dict = dict(images=images, crops=crops, seed=seed, target=target, device=device)
     done = conversion(source, scales, **options, dihedral=plus, igsample=plus)

@@ -58,3 +58,12 @@ def test_a_study_without_networks():
     for draw in (figures.conversion_losses, figures.conversion_heads):
         with pytest.raises(InputError, match="nothing to draw"):
             draw(tables["quality"])
+
+
+def test_whitened_channels_have_variance_one_whatever_crops_weigh():
+    features, images = torch.rand(8, 3, 6, 6), torch.rand(8, 3, 12, 12)
+    raw = {2: sums.spconv_equations(features, images, 2, torch.linspace(0.01, 1, 8))}
+    basis = sums.whitening(sums.channel_covariance(raw))
+    found = converted.eigenvalues("x", raw, basis)
+    whitened = found[(found.features == "whitened") & (found.iloc[:, 2] == "channels")]
+    assert whitened.iloc[:, -1].tolist() == pytest.approx([1, 1, 1], abs=1e-6)

@@ -80,7 +80,9 @@ def test_easy_crops_are_not_given_up_for_busy_ones():
     """One constant for two kinds of crops: a mean of PSNR wants what is good for the easy ones; so does `gather`."""
     easy, busy = torch.full((2, 3, 8, 8), 0.5), 0.7 + 0.2 * noise(2, 3, 8, 8)
     crops = torch.cat([easy + 0.001 * noise(2, 3, 8, 8, seed=1), busy])
-    normal = sums.gather(lambda lr: noise(4, 1, 4, 4, seed=3), lambda index: (None, crops), 1, 2)
+    normal = sums.gather(
+        lambda lr: noise(4, 1, 4, 4, seed=3), lambda index: (None, crops, sums.crop_weights(crops, 2)), 1, 2
+    )
     _, means = normal.means()
     assert (means - 0.5).abs().max() < 0.01
 

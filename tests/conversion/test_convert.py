@@ -255,3 +255,56 @@ def test_a_system_that_float32_cannot_factorise_is_no_step():
     good, bad = torch.eye(3) * 2, -torch.eye(3)
     found = cholesky_solve(torch.stack([good, bad]), torch.ones(2, 3))
     assert torch.equal(found, torch.stack([torch.full((3,), 0.5), torch.zeros(3)]))
+
+
+def test_a_range_of_255_changes_nothing(folder):
+    """The same network with features and output 255 times as large: crops weigh what their images say."""
+    nets = []
+    for factor in (1.0, 255.0):
+        torch.manual_seed(0)
+        net = build_model("edsr", "spconv", scales=(2,), channels=8, blocks=1, img_range=factor).eval()
+        with torch.no_grad():
+            net.encoder.conv_first.weight.div_(factor)
+        nets.append(net)
+    tables = [conversion(opened(net), (3,), images=[folder], **QUICK).table for net in nets]
+    assert (tables[0].closed_form_db - tables[1].closed_form_db).abs().max() < 1e-3
+
+
+def test_the_networks_own_images_as_target_and_more_kernels_than_latents():
+    """The own scale's kernels have no error then, which must not outweigh all others."""
+    torch.manual_seed(0)
+    source = opened(build_model("edsr", "spconv", scales=(3,), channels=8, blocks=1))
+    assert conversion(source, (3, 4, 6), target="network", **QUICK | dict(crops=64, hidden_dim=64)).fitted
+
+
+def test_what_cannot_be_is_said_before_the_work(plain, folder, monkeypatch, tmp_path, photographs, write_png):
+    """A held-out image too small, a network that enlarges nothing, what is no list, a seed no generator takes."""
+    monkeypatch.setattr(conversion_module, "gathered", lambda *_: pytest.fail("work was begun"))
+    write_png(photographs[0, :, :30, :30], tmp_path / "mine" / "7.png")
+    with pytest.raises(InputError, match=r"no held-out image fits a patch of 32 px \(x2 of 16\)"):
+        conversion(opened(plain(3)), (2, 3), images=[folder], **QUICK)
+    same = build_model("edsr", "spconv", scales=(1,), channels=4, blocks=1)
+    with pytest.raises(InputError, match="is a network of x1"):
+        conversion(opened(same), (2,), images=[folder], target="network", **QUICK)
+    with pytest.raises(InputError, match="images must be a list"):
+        igconv.convert(plain(3), (2,), images=5)
+    with pytest.raises(InputError, match="seed must be an integer of 0 to"):
+        igconv.convert(plain(3), (2,), seed=10**30)
+
+
+@pytest.mark.parametrize("igsample", [False, True])
+def test_a_fit_that_is_no_number_keeps_the_closed_form_or_says_so(plain, folder, monkeypatch, igsample):
+    def broken(upsampler, *_):
+        with torch.no_grad():
+            upsampler.hyper.freq.fill_(torch.nan)
+        return [1.0]
+
+    monkeypatch.setattr(conversion_module.hyperfit, "fit", broken)
+    options = dict(images=[folder], dihedral=igsample, igsample=igsample, **QUICK)
+    if igsample:
+        with pytest.raises(InputError, match="did not converge"):
+            conversion(opened(plain(3)), (2,), **options)
+    else:
+        done = conversion(opened(plain(3)), (2,), **options)
+        assert not done.fitted
+        assert images_of(done.model, 2).isfinite().all()

@@ -1,5 +1,7 @@
 """The fit to images (`hyperfit.refine`): it goes down, in parts of a step where the whole leads too far, and stops."""
 
+import math
+
 import pytest
 import torch
 
@@ -89,11 +91,9 @@ def test_many_scales_start_from_smoother_functions(monkeypatch):
     for spread in (hyperfit.SPREAD_MANY, hyperfit.SPREAD):
         monkeypatch.setattr(hyperfit, "SPREAD_MANY", spread)
         done = conversion(source, (2, 3, 4, 5), hidden_dim=24, **options)
-        assert done.fitted
         lost = done.table.closed_form_db - done.table.converted_db
-        left.append(lost.mean())
-    assert left[0] < 0.7 * left[1]
-    assert left[0] < 0.1
+        left.append(lost.mean() if done.fitted else math.inf)
+    assert left[0] < 0.1 < left[1]
     assert started == [0.2, 0.5]
 
 
