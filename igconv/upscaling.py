@@ -174,15 +174,15 @@ def check_scale(weights: Weights, scale: int) -> None:
     limit = scales_of(weights)
     if limit is not None and scale not in limit:
         wanted = " ".join(map(str, sorted({*limit, scale})))
-        raise InputError(
-            f"this model was made for scale {', '.join(map(str, limit))}, not {scale}; "
-            f"`igconv convert --scales {wanted}` makes one for more"
-        )
+        advice = f"; `igconv convert --scales {wanted}` makes one for more" if 2 <= scale <= 32 else ""
+        raise InputError(f"this model was made for scale {', '.join(map(str, limit))}, not {scale}{advice}")
 
 
 def scales_of(weights: Weights) -> tuple[int, ...] | None:
     """The only scales of a file's model or of a model, None where it takes any (`limited_to`). None: the package's."""
     weights = DEFAULT_WEIGHTS if weights is None else weights
+    if not isinstance(weights, str | Path | SuperResolver):
+        raise InputError(f"weights must be a file or a SuperResolver, got {type(weights).__name__}")
     config = checkpoints.metadata(weights).get("config") if isinstance(weights, str | Path) else None
     return limited_to(getattr(weights, "config", None) or config)
 

@@ -355,3 +355,30 @@ def test_floats_in_any_order_of_bytes_and_of_colours(model):
     assert turned.strides[2] < 0
     for given in (turned, image.astype(">f4")):
         assert np.array_equal(igconv.upscale(given, 2, model), expected)
+
+
+@pytest.mark.parametrize("scale", [1, 40])
+def test_no_conversion_is_advised_that_is_refused(photo, scale):
+    with pytest.raises(InputError, match=rf"was made for scale 2, .*, 8, not {scale}$"):
+        igconv.upscale(photo, scale)
+
+
+def test_weights_that_are_none_are_named(photo, model):
+    for weights in (model.instantiate(2), model.state_dict(), 5):
+        with pytest.raises(InputError, match="weights must be a file or a SuperResolver, got"):
+            igconv.upscale(photo, 2, weights)
+
+
+def test_a_model_of_a_file_leaves_random_numbers_alone(weights):
+    before = torch.random.get_rng_state()
+    igconv.load(weights)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("header", [{"config": [1]}, {"config": "x"}, {"config": {"encoder": "edsr", "scales": 3}}])
+def test_a_header_of_another_shape_is_one_line(tmp_path, photo, header):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {"igconv": json.dumps(header)})
+    with pytest.raises(InputError, match="has an igconv header that is not one"):
+        igconv.upscale(photo, 2, tmp_path / "x.safetensors")

@@ -121,7 +121,8 @@ def _of_file(path: Path) -> Source:
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
     """How many numbered modules there are: prefix.0, prefix.1, ..."""
-    return 1 + max((int(key.split(".")[1]) for key in state if key.startswith(f"{prefix}.")), default=-1)
+    numbers = (key.split(".")[1] for key in state if key.startswith(f"{prefix}."))
+    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
 
 
 def _factor(channels: int, name: str) -> int:

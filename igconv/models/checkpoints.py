@@ -71,7 +71,8 @@ def _rebuilt(path: str | Path, config: dict, network: torch.nn.Module | None) ->
             from igconv.models.encoders.headless import rebuilt
 
             config = {**config, "encoder": rebuilt(config["encoder"], network)}
-        return build_model(**config)
+        with torch.random.fork_rng(devices=()):  # what starts at random is the caller's business
+            return build_model(**config)
     except InputError as error:
         raise InputError(f"{path} cannot be rebuilt: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -86,6 +87,11 @@ def metadata(path: str | Path) -> dict:
         header = json.loads(text)
     except json.JSONDecodeError:
         header = None
-    if not isinstance(header, dict):
+    if not isinstance(header, dict) or not _is_configuration(header.get("config") or {}):
         raise InputError(f"{path} has an igconv header that is not one: {text[:40]!r}")
     return header
+
+
+def _is_configuration(config) -> bool:
+    """Whether what others look up in a configuration can be looked up."""
+    return isinstance(config, dict) and isinstance(config.get("scales", []), list)

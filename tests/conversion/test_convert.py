@@ -308,3 +308,18 @@ def test_a_fit_that_is_no_number_keeps_the_closed_form_or_says_so(plain, folder,
         done = conversion(opened(plain(3)), (2,), **options)
         assert not done.fitted
         assert images_of(done.model, 2).isfinite().all()
+
+
+def test_names_that_are_no_numbers_are_not_counted(tmp_path):
+    """A file with more than SMFANet's weights is refused, not tripped over."""
+    model = build_model("smfanet", "spconv", scales=(2,), channels=8, blocks=1)
+    state = {name.removeprefix("encoder."): value for name, value in model.state_dict().items()}
+    state = {name.replace("upsampler.heads.2.0.", "to_img.0."): value for name, value in state.items()}
+    assert opened(_file(state, tmp_path)).scale == 2
+    with pytest.raises(InputError):
+        opened(_file(state | {"feats.norm.weight": torch.ones(8)}, tmp_path))
+
+
+def _file(state: dict, folder) -> str:
+    torch.save(state, folder / "net.pth")
+    return str(folder / "net.pth")
