@@ -77,7 +77,7 @@ def main(
     if output:
         checkpoints.save(model, output, torch.float16, **facts, licence=LICENCE)
         print(f"{output}: {output.stat().st_size / 1e6:.2f} MB, sha256 {sha256(output)}")
-        for suffix in (".csv", ".provenance.json"):
+        for suffix in (".csv", ".provenance.json") if start is None else ():
             shutil.copy(file.with_suffix(suffix), FOLDER / f"default_model_made{suffix}")
         if steps:
             write_record(run)
